@@ -1,0 +1,248 @@
+"""Composed YAML → one frozen `ExperimentConfig`. Nothing below this file sees Hydra's config object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, model_validator
+
+from bench.errors import UsageError
+from brein.config import AgentsConfig, CacheConfig, EmbeddingConfig, EngineConfig, IndexConfig, StorageConfig
+from brein.errors import ConfigError
+from brein.settings import Settings
+
+_HERE = Path(__file__).resolve().parent
+# Beside the package in a checkout, inside it once installed from a wheel.
+CONF = next(path for path in (_HERE / "conf", _HERE.parent / "conf") if path.is_dir())
+
+VectorMetric = Literal["cosine", "inner_product", "l2"]
+
+
+# --- datasets ------------------------------------------------------------------------------------
+
+
+class SyntheticConfig(Settings):
+    """Vectors drawn from clusters with a stated intrinsic dimension."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    vectors: int = Field(ge=1, le=100_000_000, description="vectors to index")
+    queries: int = Field(ge=1, le=1_000_000, description="query vectors, drawn from the same distribution")
+    dimension: int = Field(ge=2, le=65_536, description="components of a vector")
+    clusters: int = Field(ge=1, le=1_000_000, description="clusters, of Zipf-distributed sizes")
+    cluster_spread: float = Field(gt=0, description="spread of a cluster over the spread of the centres")
+    intrinsic_dimension: int = Field(ge=1, description="directions that carry the variance")
+    seed: int = Field(ge=0, description="seed of the generator")
+
+
+class PydocsConfig(Settings):
+    """The docstrings of the installed libraries, as a retrieval corpus."""
+
+    kind: Literal["pydocs"] = "pydocs"
+    documents: int | None = Field(ge=1, description="documents to keep; null keeps all")
+    queries: int | None = Field(ge=1, description="queries to keep; null keeps all")
+    max_tokens: int | None = Field(ge=1, description="each document is cut to so many tokens; null: uncut")
+    memory_vectors: SyntheticConfig | None = Field(
+        description="vectors the memory suite searches; null: the documents' own embeddings"
+    )
+
+
+class BeirConfig(Settings):
+    """A BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."""
+
+    kind: Literal["beir"] = "beir"
+    path: Path = Field(description="the folder")
+    split: str = Field(min_length=1, description="which judgements: the name of a file in qrels/")
+    documents: int | None = Field(ge=1, description="documents to keep; null keeps all")
+    queries: int | None = Field(ge=1, description="queries to keep; null keeps all that have judgements")
+    max_tokens: int | None = Field(ge=1, description="each document is cut to so many tokens; null: uncut")
+    memory_vectors: SyntheticConfig | None = Field(
+        description="vectors the memory suite searches; null: the documents' own embeddings"
+    )
+
+
+class VectorFileConfig(Settings):
+    """Vectors from files.
+
+    `path` is a folder with one base, one query and perhaps one truth file, or the base file alone
+    (its last `queries` rows are then held out as queries).
+    """
+
+    kind: Literal["fvecs", "fbin", "hdf5", "npy"]
+    path: Path = Field(description="a folder, or the file that holds the vectors")
+    metric: VectorMetric | None = Field(description="metric of the published ground truth; null: unknown")
+    vectors: int | None = Field(ge=1, description="vectors to keep, first rows first; null keeps all")
+    queries: int | None = Field(ge=1, description="query vectors to keep; null keeps all")
+
+
+class RecipeConfig(Settings):
+    """A public data set fetched by a recipe of `datasets/recipes/`."""
+
+    kind: Literal["recipe"] = "recipe"
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="a recipe: `python -m bench data list`")
+
+
+DatasetConfig = Annotated[
+    PydocsConfig | SyntheticConfig | BeirConfig | VectorFileConfig | RecipeConfig, Field(discriminator="kind")
+]
+TextConfig = PydocsConfig | BeirConfig
+
+
+# --- suites and trials ---------------------------------------------------------------------------
+
+
+class MemoryConfig(Settings):
+    """What the memory suite does in each trial."""
+
+    k: int = Field(ge=1, le=1000, description="neighbours a search asks for")
+    searches: int = Field(ge=1, description="timed single-query searches")
+    warmup: int = Field(ge=0, description="untimed searches before them")
+    ingest_documents: int = Field(ge=1, description="documents ingested afresh, the same in every trial")
+    ingest_batch: int = Field(ge=1, description="documents in one ingest call")
+
+
+class QueryConfig(Settings):
+    """What the query suite does in each trial."""
+
+    k: int = Field(ge=1, le=1000, description="hits a search asks for")
+    warmup: int = Field(ge=0, description="untimed searches before the first timed one")
+    requests: int = Field(ge=1, description="requests of the Zipf stream")
+    zipf_exponent: float = Field(ge=0, le=10, description="popularity skew of that stream; 0 is uniform")
+
+
+class SuitesConfig(Settings):
+    """The settings of every suite, whether it runs or not; the field names are the suites' names."""
+
+    memory: MemoryConfig
+    query: QueryConfig
+
+
+class TrialConfig(Settings):
+    """How a trial is run."""
+
+    repeats: int = Field(ge=1, le=1000, description="processes per suite; an interval needs at least 5")
+    seed: int = Field(ge=0, description="seed from which every trial's own seed is derived")
+    threads: int | None = Field(ge=1, description="compute threads of a trial; null: one per usable core")
+    timeout: float = Field(gt=0, description="seconds after which a trial is stopped and recorded as failed")
+
+
+class ProfilerConfig(Settings):
+    """What is recorded beside the samples."""
+
+    kind: Literal["none"] = "none"
+
+
+# --- the documented baseline ---------------------------------------------------------------------
+
+
+class BaselineFigure(Settings):
+    """One documented figure, as a named metric."""
+
+    section: str = Field(description="where the guide has it")
+    title: str = Field(description="what the guide calls it")
+    documented: str = Field(description="the figure in the guide's own words")
+    metric: str = Field(description="a name of bench/metrics.py")
+    labels: dict[str, str] = Field(description="which of the metric's series is meant")
+    value: float = Field(description="the figure in `unit`")
+    unit: str
+    better: Literal["lower", "higher"]
+    suite: str = Field(description="the suite that measures it")
+    scenario: str = Field(description="the situation the figure means")
+
+
+class BaselineConfig(Settings):
+    """Figures a run is judged against."""
+
+    name: str
+    source: str = Field(description="where the figures come from")
+    figures: tuple[BaselineFigure, ...]
+
+
+# --- the experiment ------------------------------------------------------------------------------
+
+
+class PathsConfig(Settings):
+    """Where a run writes, relative to the working directory."""
+
+    runs: Path = Field(description="folder of run folders")
+    artifacts: Path = Field(description="embeddings, ground truth and indexes that runs share")
+    datasets: Path = Field(description="fetched data sets")
+
+
+class ExperimentConfig(Settings):
+    """Everything a run is asked to do."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the run's folder")
+    suites: tuple[str, ...] = Field(min_length=1, description="what is measured, in order")
+    suite: SuitesConfig
+    dataset: DatasetConfig
+    embedding: EmbeddingConfig
+    index: IndexConfig
+    cache: CacheConfig
+    storage: StorageConfig
+    agents: AgentsConfig
+    trial: TrialConfig
+    profiler: ProfilerConfig
+    baseline: BaselineConfig
+    paths: PathsConfig
+
+    @model_validator(mode="after")
+    def _suites_are_known(self) -> ExperimentConfig:
+        known = tuple(SuitesConfig.model_fields)
+        for suite in self.suites:
+            if suite not in known:
+                raise ValueError(f"suites = {suite!r} is unknown; known suites: {', '.join(known)}")
+        if len(set(self.suites)) != len(self.suites):
+            raise ValueError(f"suites = {list(self.suites)} names a suite twice")
+        return self
+
+    @property
+    def engine(self) -> EngineConfig:
+        """The engine this experiment measures, with no path of its own."""
+        return EngineConfig(
+            embedding=self.embedding,
+            index=self.index,
+            cache=self.cache,
+            storage=self.storage,
+            agents=self.agents,
+        )
+
+
+def read(composed: DictConfig) -> ExperimentConfig:
+    """Turn Hydra's composed configuration into an `ExperimentConfig`.
+
+    Raises:
+        UsageError: a value is missing, unknown or out of bounds; the line names field, bound and value.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        return ExperimentConfig.read(json.dumps(plain))
+    except (ConfigError, OmegaConfBaseException) as error:
+        raise UsageError(one_line(error)) from None
+
+
+def from_overrides(overrides: list[str]) -> ExperimentConfig:
+    """Compose `conf/` with command-line overrides and read the result; nothing is written.
+
+    Raises:
+        UsageError: the overrides do not compose, or the result is not a valid experiment.
+    """
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3", job_name="bench"):
+            return read(compose("config", overrides=overrides))
+    except HydraException as error:
+        raise UsageError(one_line(error)) from None
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on a single line, without the noise of its library."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("full_key", "object_type", "Config search", "provider="))]
+    return " ".join(kept)

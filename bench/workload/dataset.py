@@ -1,0 +1,77 @@
+"""The two forms a data set takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from brein.records import Document, Query
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TextDataset:
+    """Documents, queries and which documents answer which query.
+
+    `judgements` maps a query id to {document id: relevance > 0}. `facts` is what the record says of the
+    data set beyond name, sha256 and counts: library versions, the token limit, the licence, ….
+    """
+
+    name: str
+    documents: tuple[Document, ...]
+    queries: tuple[Query, ...]
+    judgements: Mapping[str, Mapping[str, int]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the documents, queries and judgements, in order."""
+        digest = hashlib.sha256()
+        for record in (*self.documents, *self.queries):
+            _add(digest, record.id, record.text)
+        for query in self.queries:
+            for document, relevance in sorted(self.judgements.get(query.id, {}).items()):
+                _add(digest, query.id, document, str(relevance))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class VectorDataset:
+    """Vectors to index, query vectors, and perhaps a published ground truth.
+
+    `vectors` is float32 (n, d), `queries` float32 (m, d), `truth` int64 (m, t): row numbers of the
+    nearest vectors, nearest first, under `truth_metric`.
+    """
+
+    name: str
+    vectors: FloatArray
+    queries: FloatArray
+    truth: IntArray | None = None
+    truth_metric: Literal["cosine", "inner_product", "l2"] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of shapes and values."""
+        digest = hashlib.sha256()
+        for array in (self.vectors, self.queries):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+Dataset = TextDataset | VectorDataset
+
+
+def _add(digest: Any, *texts: str) -> None:
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)

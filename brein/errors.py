@@ -1,0 +1,35 @@
+"""Every error the engine raises on purpose.
+
+    BreinError
+    ├── ConfigError      a setting is unknown, out of bounds, or does not fit another
+    ├── DataError        documents, vectors or queries do not have the shape or size asked for
+    ├── ModelError       an embedding model is missing, or is not the one it claims to be
+    ├── StorageError     a file of the engine is missing, foreign, damaged or cannot be written
+    └── ClosedError      the engine was used after close()
+
+A message names the field, the bound, the value, and what to do about it.
+"""
+
+
+class BreinError(Exception):
+    """Root of the engine's errors; catch this to catch them all."""
+
+
+class ConfigError(BreinError, ValueError):
+    """A setting is unknown, out of bounds, or does not fit another setting."""
+
+
+class DataError(BreinError, ValueError):
+    """Documents, vectors or queries do not have the shape, type or size asked for."""
+
+
+class ModelError(BreinError):
+    """An embedding model is missing, or its weights are not the ones expected."""
+
+
+class StorageError(BreinError):
+    """A file of the engine is missing, foreign, damaged or cannot be written."""
+
+
+class ClosedError(BreinError, RuntimeError):
+    """The engine was used after `close()`."""

@@ -1,0 +1,40 @@
+"""What goes into the engine and what comes out: small frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+Metadata = Mapping[str, str | int | float | bool | None]
+_NOTHING: Metadata = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to remember, under the caller's own id."""
+
+    id: str
+    text: str
+    metadata: Metadata = field(default=_NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A text to search for."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result.
+
+    `score` is in the index's metric: a similarity for cosine and inner product (larger is nearer),
+    a squared Euclidean distance for l2 (smaller is nearer).
+    """
+
+    id: str
+    score: float
+    text: str
