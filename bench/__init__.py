@@ -1,0 +1,1 @@
+"""The performance lab: experiments on an engine, and what they prove."""

@@ -244,5 +244,9 @@ def from_overrides(overrides: list[str]) -> ExperimentConfig:
 def one_line(error: BaseException) -> str:
     """An error's text on a single line, without the noise of its library."""
     lines = [line.strip() for line in str(error).splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("full_key", "object_type", "Config search", "provider="))]
+    kept = [
+        line
+        for line in lines
+        if line and not line.startswith(("full_key", "object_type", "Config search", "provider="))
+    ]
     return " ".join(kept)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 Metadata = Mapping[str, str | int | float | bool | None]
-_NOTHING: Metadata = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +14,7 @@ class Document:
 
     id: str
     text: str
-    metadata: Metadata = field(default=_NOTHING)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

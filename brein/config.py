@@ -1,0 +1,125 @@
+"""The engine's whole configuration, and the reading of the performance guide's JSON profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from brein.cache import CacheConfig
+from brein.embedding import EmbeddingConfig
+from brein.embedding.transformer import TransformerConfig
+from brein.errors import ConfigError
+from brein.index import INDEXES, IndexConfig
+from brein.index.hnsw import HNSWConfig
+from brein.settings import Settings, explain, not_used_yet
+from brein.storage import StorageConfig
+
+
+class AgentsConfig(Settings):
+    """Limits of the agents. The engine has no agents yet: kept, and named by `unused()`."""
+
+    concurrency: int | None = not_used_yet(None, ge=1, description="requests an agent works on at once")
+    queue_size: int | None = not_used_yet(None, ge=1, description="requests that may wait for an agent")
+    timeout: float | None = not_used_yet(None, gt=0, description="seconds until a request is given up")
+    batch_size: int | None = not_used_yet(None, ge=1, description="requests an agent takes at once")
+
+
+class EngineConfig(Settings):
+    """One field per part of the engine; without a file it is the guide's large-data-set engine."""
+
+    path: Path | None = Field(None, description="folder the engine lives in; null: in memory only")
+    embedding: EmbeddingConfig = Field(default_factory=TransformerConfig)
+    index: IndexConfig = Field(default_factory=HNSWConfig)
+    cache: CacheConfig = Field(default_factory=CacheConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+    agents: AgentsConfig = Field(default_factory=AgentsConfig)
+
+
+@dataclass(frozen=True)
+class GuideProfile:
+    """An engine configuration read from a JSON profile, and the profile's keys that change nothing."""
+
+    engine: EngineConfig
+    inert: tuple[str, ...]
+
+
+# Where each key of the guide's JSON profiles goes; index parameters go to the index of their own name.
+_CACHE_KEYS = {
+    "memory.cache_size": ("max_bytes",),
+    "caching.l1_size": ("embedding.maxsize", "search.maxsize"),
+    "caching.ttl": ("embedding.ttl", "search.ttl"),
+    "caching.compression": ("search.compression",),
+    "caching.l2_enabled": ("l2_enabled",),
+}
+# The index kind decides how vectors are compressed, so this key has nothing left to say.
+_INERT_KEYS = {"memory.compression"}
+
+
+def read_guide_profile(profile: Mapping[str, Any]) -> GuideProfile:
+    """Read a profile of the form `{"performance": {"memory": …, "agents": …, "caching": …}}`.
+
+    What the profile leaves out keeps the engine's default. A key that the chosen index does not have, such
+    as nprobe with IndexHNSW, is listed as inert instead of being refused.
+
+    Raises:
+        ConfigError: the profile's form, a key or a value is not one of the guide's.
+    """
+    flat = _flatten(profile)
+    parts: dict[str, Any] = {
+        "index": {"kind": flat.pop("memory.index_type", "IndexHNSW")},
+        "cache": {},
+        "agents": {},
+    }
+    inert = []
+    for name, value in flat.items():
+        section, _, key = name.partition(".")
+        if name in _CACHE_KEYS:
+            for target in _CACHE_KEYS[name]:
+                _put(parts["cache"], target, value)
+        elif section == "agents":
+            parts["agents"][key] = value
+        elif section == "memory" and key in _parameters(parts["index"]["kind"]):
+            parts["index"][key] = value
+        elif name in _INERT_KEYS or (
+            section == "memory" and any(key in _parameters(kind) for kind in INDEXES)
+        ):
+            inert.append(f"performance.{name}")
+        else:
+            raise ConfigError(
+                f"performance.{name} = {value!r} is not a key of the guide's profiles; remove it"
+            )
+    try:
+        return GuideProfile(EngineConfig.model_validate(parts), tuple(inert))
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def _flatten(profile: Mapping[str, Any]) -> dict[str, Any]:
+    sections = profile.get("performance")
+    if set(profile) != {"performance"} or not isinstance(sections, Mapping):
+        raise ConfigError(f"a profile is one object named 'performance'; found {sorted(profile)}")
+    flat: dict[str, Any] = {}
+    for section, values in sections.items():
+        if section not in ("memory", "agents", "caching") or not isinstance(values, Mapping):
+            raise ConfigError(f"performance.{section}: expected one of the objects memory, agents, caching")
+        flat |= {f"{section}.{key}": value for key, value in values.items()}
+    return flat
+
+
+def _parameters(kind: str) -> set[str]:
+    adapter: TypeAdapter[Any] = TypeAdapter(IndexConfig)
+    try:
+        return set(type(adapter.validate_python({"kind": kind})).model_fields) - {"kind", "metric"}
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = value

@@ -1,0 +1,55 @@
+"""Embedders: one file per kind, one interface (`base.Embedder`), one table (`EMBEDDERS`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from brein.embedding.base import Embedder, Tokenizer
+from brein.embedding.hashing import HashingConfig, HashingEmbedder, WordTokenizer
+from brein.embedding.transformer import (
+    ModelTokenizer,
+    TransformerConfig,
+    TransformerEmbedder,
+    model_folder,
+    weights_sha256,
+)
+
+EMBEDDERS: dict[str, Any] = {
+    "transformer": (TransformerEmbedder, ModelTokenizer),
+    "hashing": (HashingEmbedder, WordTokenizer),
+}
+EmbeddingConfig = Annotated[TransformerConfig | HashingConfig, Field(discriminator="kind")]
+
+
+def create(config: EmbeddingConfig) -> Embedder:
+    """Load the embedder of `config.kind`.
+
+    Raises:
+        ModelError: the model is missing or is not the expected one.
+    """
+    embedder: Embedder = EMBEDDERS[config.kind][0](config)
+    return embedder
+
+
+def tokenizer(config: EmbeddingConfig) -> Tokenizer:
+    """Load the tokeniser of the embedder of `config.kind`, without its model.
+
+    Raises:
+        ModelError: the model's tokeniser is missing.
+    """
+    made: Tokenizer = EMBEDDERS[config.kind][1](config)
+    return made
+
+
+def identity(config: EmbeddingConfig) -> dict[str, Any]:
+    """What the vectors of `config` depend on, as JSON: equal identities give equal vectors."""
+    facts: dict[str, Any] = config.model_dump(mode="json", exclude={"batch_size"})
+    folder = model_folder(config.model) if config.kind == "transformer" else None
+    if folder is not None:
+        facts["model"] = weights_sha256(folder)
+    return facts
+
+
+__all__ = ["EMBEDDERS", "Embedder", "EmbeddingConfig", "Tokenizer", "create", "identity", "tokenizer"]

@@ -1,0 +1,254 @@
+"""The engine: embeds texts, indexes the vectors, keeps the documents, caches, searches."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from threading import RLock
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from brein import embedding, index
+from brein.cache import CacheStats, MemoryCache, codec
+from brein.config import EngineConfig
+from brein.embedding import Embedder
+from brein.errors import ClosedError, DataError, StorageError
+from brein.index import Index
+from brein.records import Document, Hit
+from brein.storage import DocumentStore
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Engine:
+    """A semantic memory. Make one with `Engine.open`; it is a context manager that closes itself.
+
+    Documents are the truth and live in SQLite; the index is derived from them, saved by `close()`, and
+    rebuilt by `open()` when it is missing, damaged, older than the documents or built otherwise. The model
+    is loaded when the first text needs it. Safe to use from several threads: embedding runs in parallel,
+    index and store one call at a time.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        cache = config.cache
+        self.config = config
+        self._lock = RLock()
+        self._embedder: Embedder | None = None
+        self._index: Index[Any] | None = None
+        self._closed = False
+        self._embeddings = MemoryCache(cache.embedding.maxsize, cache.embedding.ttl, cache.max_bytes)
+        self._results = MemoryCache(cache.search.maxsize, cache.search.ttl, cache.max_bytes)
+        if config.path is not None:
+            try:
+                config.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"path = {config.path}: {error.strerror}; choose a folder you can write"
+                ) from None
+        self._documents = DocumentStore(config.storage, config.path and config.path / "documents.sqlite")
+        self._generation = self._documents.generation
+
+    @classmethod
+    def open(cls, config: EngineConfig | None = None) -> Self:
+        """Open the engine at `config.path`, creating it if nothing is there.
+
+        Raises:
+            StorageError: the folder is not an engine's, or cannot be used.
+        """
+        engine = cls(config or EngineConfig())
+        engine._open_index()
+        return engine
+
+    def ingest(self, documents: Sequence[Document], vectors: FloatArray | None = None) -> None:
+        """Remember `documents`; when this returns they are on disk. An id that is there already is replaced.
+
+        `vectors`, float32 (n, d), spares the embedding of documents embedded before with the same model.
+
+        Raises:
+            DataError: a text or id is empty or not storable, an id is given twice, or the index cannot train
+                on so few documents. Nothing is ingested then.
+        """
+        self._check_open()
+        if not documents:
+            return
+        _check_documents(documents)
+        if vectors is None:
+            vectors = self._model.embed([document.text for document in documents])
+        ids = [document.id for document in documents]
+        with self._lock:
+            target = self._index_for(vectors)
+            target.train(vectors)  # the step that can fail comes before anything is changed
+            replaced = self._documents.existing(ids)
+            self._documents.add(documents, vectors)
+            target.remove(replaced)
+            target.add(ids, vectors)
+            self._changed()
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget the documents with these ids; return how many were there."""
+        self._check_open()
+        with self._lock:
+            deleted = self._documents.delete(ids)
+            if self._index is not None:
+                self._index.remove(ids)
+            self._changed()
+        return deleted
+
+    def search(self, query: str | FloatArray, k: int = 10) -> list[Hit]:
+        """Find the `k` documents nearest to a text, or to a vector, float32 (d,); best first.
+
+        Texts go through both caches, vectors straight to the index. Fewer than `k` hits come back where
+        there are fewer documents, or an approximate index reached fewer.
+
+        Raises:
+            DataError: k is below 1, the text is empty, or the vector has the wrong shape.
+        """
+        self._check_open()
+        if k < 1:
+            raise DataError(f"k = {k}: must be at least 1")
+        if not isinstance(query, str):
+            return self._nearest(query, k)
+        if not query.strip():
+            raise DataError("the query is empty; give it a text")
+        # A write in another thread moves the generation on, so a result can never be found after it.
+        key = f"{self._generation}:{k}:{query}"
+        if (cached := self._results.get(key)) is not None:
+            return codec.decode_hits(cached)
+        hits = self._nearest(self._embed_query(query), k)
+        self._results.set(key, codec.encode_hits(hits, self.config.cache.search.compression))
+        return hits
+
+    def get(self, id_: str) -> Document | None:
+        """The document with this id, or None."""
+        self._check_open()
+        return self._documents.get(id_)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def cache_stats(self) -> dict[str, CacheStats]:
+        """Counts of each cache, by name."""
+        return {"embedding": self._embeddings.stats(), "search": self._results.stats()}
+
+    def clear_caches(self) -> None:
+        """Forget everything cached; the counts stay."""
+        self._embeddings.clear()
+        self._results.clear()
+
+    def warm_up(self) -> None:
+        """Load the model now instead of at the first text."""
+        self._model.embed(["warm up"])
+
+    def close(self) -> None:
+        """Save the index and close the store. Closing twice does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._save_index()
+            finally:
+                self._documents.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- parts ---------------------------------------------------------------------------------------
+
+    @property
+    def _model(self) -> Embedder:
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = embedding.create(self.config.embedding)
+            return self._embedder
+
+    def _embed_query(self, query: str) -> FloatArray:
+        if (cached := self._embeddings.get(query)) is not None:
+            return codec.decode_vector(cached)
+        vector: FloatArray = self._model.embed([query])[0]
+        self._embeddings.set(query, codec.encode_vector(vector))
+        return vector
+
+    def _nearest(self, vector: FloatArray, k: int) -> list[Hit]:
+        if vector.ndim != 1:
+            raise DataError(f"a query vector has shape (d,); got {vector.shape}")
+        with self._lock:
+            if self._index is None or not len(self._index):
+                return []
+            scores, ids = self._index.search(vector[None, :], min(k, len(self._index)))
+            texts = self._documents.texts(ids[0])
+        return [Hit(id_, float(score), texts[id_]) for id_, score in zip(ids[0], scores[0], strict=False)]
+
+    def _index_for(self, vectors: FloatArray) -> Index[Any]:
+        if vectors.ndim != 2:
+            raise DataError(f"vectors have shape (n, d); got {vectors.shape}")
+        if self._index is None:
+            self._index = index.create(self.config.index, vectors.shape[1])
+        return self._index
+
+    def _changed(self) -> None:
+        self._generation = self._documents.generation
+        self._results.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the engine is closed; open it again")
+
+    # --- the index on disk -----------------------------------------------------------------------------
+
+    def _open_index(self) -> None:
+        """Load the saved index if it belongs to the documents; else rebuild it from their vectors."""
+        if not len(self._documents):
+            return
+        saved = self._saved_index()
+        if saved is not None:
+            self._index = saved
+            return
+        ids, vectors = self._documents.vectors()
+        rebuilt = self._index_for(vectors)
+        rebuilt.add(ids, vectors)
+
+    def _saved_index(self) -> Index[Any] | None:
+        if self.config.path is None:
+            return None
+        folder = self.config.path / "index"
+        try:
+            facts = json.loads((folder / "saved.json").read_bytes())
+            if facts["generation"] != self._generation:
+                return None
+            return index.load(self.config.index, facts["dimension"], folder)
+        except (OSError, ValueError, KeyError, TypeError, StorageError):
+            return None  # the index can always be made again from the documents
+
+    def _save_index(self) -> None:
+        if self.config.path is None or self._index is None:
+            return
+        folder = self.config.path / "index"
+        marker = folder / "saved.json"
+        marker.unlink(missing_ok=True)  # until the new files are all there, the index counts as missing
+        self._index.save(folder)
+        facts = {"generation": self._generation, "dimension": self._index.dimension}
+        draft = Path(folder / ".saved.json")
+        draft.write_text(json.dumps(facts))
+        os.replace(draft, marker)
+
+
+def _check_documents(documents: Sequence[Document]) -> None:
+    seen: set[str] = set()
+    for document in documents:
+        if not document.id or not document.text.strip():
+            raise DataError(f"document {document.id!r}: id and text must not be empty")
+        if document.id in seen:
+            raise DataError(f"document {document.id!r} is given twice; ids are unique")
+        seen.add(document.id)
+        try:
+            document.id.encode(), document.text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"document {document.id!r}: {error.reason} at character {error.start}") from None
