@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, model_validator
 
 from bench.errors import UsageError
 from brein.config import AgentsConfig, CacheConfig, EmbeddingConfig, EngineConfig, IndexConfig, StorageConfig
 from brein.errors import ConfigError
 from brein.settings import Settings
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig  # only the parent of a run composes: its children load neither
 
 _HERE = Path(__file__).resolve().parent
 # Beside the package in a checkout, inside it once installed from a wheel.
@@ -103,8 +102,7 @@ class MemoryConfig(Settings):
     k: int = Field(ge=1, le=1000, description="neighbours a search asks for")
     searches: int = Field(ge=1, description="timed single-query searches")
     warmup: int = Field(ge=0, description="untimed searches before them")
-    ingest_documents: int = Field(ge=1, description="documents ingested afresh, the same in every trial")
-    ingest_batch: int = Field(ge=1, description="documents in one ingest call")
+    ingest_documents: int = Field(ge=1, description="documents ingested afresh in one call, the same in every trial")
 
 
 class QueryConfig(Settings):
@@ -220,6 +218,9 @@ def read(composed: DictConfig) -> ExperimentConfig:
     Raises:
         UsageError: a value is missing, unknown or out of bounds; the line names field, bound and value.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         plain: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         return ExperimentConfig.read(json.dumps(plain))
@@ -233,12 +234,25 @@ def from_overrides(overrides: list[str]) -> ExperimentConfig:
     Raises:
         UsageError: the overrides do not compose, or the result is not a valid experiment.
     """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException, MissingConfigException
+
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3", job_name="bench"):
             return read(compose("config", overrides=overrides))
+    except MissingConfigException as error:
+        options = f"; known: {', '.join(error.options)}" if error.options else ""
+        raise UsageError(f"{error.missing_cfg_file} is unknown{options}") from None
     except HydraException as error:
-        raise UsageError(one_line(error)) from None
+        raise UsageError(_unknown_key(error) or one_line(error)) from None
+
+
+def _unknown_key(error: Exception) -> str | None:
+    """Hydra answers an unknown key with advice to force it in, which the models below would refuse."""
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    return found and f"{found[1]} is not a setting of the options chosen; `--cfg job` prints those that are"
 
 
 def one_line(error: BaseException) -> str:

@@ -80,8 +80,7 @@ class Engine:
             vectors = self._model.embed([document.text for document in documents])
         ids = [document.id for document in documents]
         with self._lock:
-            target = self._index_for(vectors)
-            target.train(vectors)  # the step that can fail comes before anything is changed
+            target = self._trained_index(len(documents), vectors)  # can fail, so it comes before any change
             replaced = self._documents.existing(ids)
             self._documents.add(documents, vectors)
             target.remove(replaced)
@@ -186,12 +185,15 @@ class Engine:
             texts = self._documents.texts(ids[0])
         return [Hit(id_, float(score), texts[id_]) for id_, score in zip(ids[0], scores[0], strict=False)]
 
-    def _index_for(self, vectors: FloatArray) -> Index[Any]:
-        if vectors.ndim != 2:
-            raise DataError(f"vectors have shape (n, d); got {vectors.shape}")
-        if self._index is None:
-            self._index = index.create(self.config.index, vectors.shape[1])
-        return self._index
+    def _trained_index(self, count: int, vectors: FloatArray) -> Index[Any]:
+        if vectors.ndim != 2 or len(vectors) != count:
+            raise DataError(f"{count} documents take vectors of shape ({count}, d); got {vectors.shape}")
+        target = self._index or index.create(self.config.index, vectors.shape[1])
+        if vectors.shape[1] != target.dimension:
+            raise DataError(f"vectors have {vectors.shape[1]} components; this engine's {target.dimension}")
+        target.train(vectors)
+        self._index = target
+        return target
 
     def _changed(self) -> None:
         self._generation = self._documents.generation
@@ -212,8 +214,7 @@ class Engine:
             self._index = saved
             return
         ids, vectors = self._documents.vectors()
-        rebuilt = self._index_for(vectors)
-        rebuilt.add(ids, vectors)
+        self._trained_index(len(ids), vectors).add(ids, vectors)
 
     def _saved_index(self) -> Index[Any] | None:
         if self.config.path is None:

@@ -1,0 +1,150 @@
+"""`python -m bench run`: measure an engine and answer against a baseline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+
+from bench import config, machine, metrics, record, reports, suites, trial, validity, workload
+from bench.artifacts import Store
+from bench.config import ExperimentConfig
+from bench.decide import baseline
+from bench.errors import BenchError, UsageError
+from bench.record import RunRecord
+from bench.reports import terminal
+from bench.workload.dataset import TextDataset
+from brein import embedding
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
+
+SUMMARY = "measure an engine and answer against the documented baseline"
+
+
+def main(argv: list[str]) -> int:
+    """Run one experiment, or a sweep of them, and return the exit code."""
+    as_json = "--json" in argv
+    overrides = [argument for argument in argv if argument != "--json"]
+    if not any(argument.startswith("-") for argument in overrides):
+        config.from_overrides(overrides)  # refuse a bad experiment before its folder exists
+    codes: list[int] = []
+
+    def task(composed: DictConfig) -> None:
+        # Hydra would add lines of its own to an error, and end a sweep at its first.
+        try:
+            codes.append(_run(config.read(composed), overrides, as_json))
+        except BenchError as error:
+            sys.stderr.write(f"bench: {error}\n")
+            codes.append(error.exit_code)
+
+    sys.argv = ["python -m bench run", *overrides]  # where hydra.main looks
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(task)()
+    return max(codes, default=0)
+
+
+def _run(experiment: ExperimentConfig, overrides: list[str], as_json: bool) -> int:
+    """One run, into the folder Hydra made for it."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with _own_folder(folder):
+        made, samples = measure(experiment, folder.name, overrides, _progress(Console(stderr=True)))
+        record.write(made, samples, folder)
+    page = reports.write(made, samples, folder)
+    if as_json:
+        sys.stdout.write(json.dumps({"folder": str(folder), "record": made.model_dump(mode="json")}) + "\n")
+    else:
+        Console().print(terminal.table(made))
+        Console().print(f"report: {_relative(page)}", soft_wrap=True, highlight=False)
+    return 0 if made.validity.valid else 3
+
+
+@contextmanager
+def _own_folder(folder: Path) -> Iterator[None]:
+    """Refuse a folder that holds a run already; leave none behind for a run that measured nothing.
+
+    Raises:
+        UsageError: the folder holds a run.
+    """
+    if (folder / "record.json").exists():
+        raise UsageError(f"{folder} holds a run already; choose another hydra.run.dir")
+    try:
+        yield
+    except BaseException:
+        if {path.name for path in folder.iterdir()} <= {".hydra"}:
+            shutil.rmtree(folder)
+        raise
+
+
+def measure(
+    experiment: ExperimentConfig, run_id: str, overrides: list[str], say: Callable[[str], None]
+) -> tuple[RunRecord, pd.DataFrame]:
+    """Load the data, make what the trials need, run them, derive the metrics, judge.
+
+    Raises:
+        UsageError: the data or the configuration cannot be used; nothing was measured.
+    """
+    baseline.check(experiment.baseline)
+    started_at, start = datetime.now(UTC), time.perf_counter()
+    described = machine.describe()
+    prepared = _prepare(experiment, say)
+    plans = [plan for suite in experiment.suites for plan in suites.SUITES[suite](prepared)]
+    outcome = trial.run_all(plans, experiment.trial, say)
+    measured = metrics.derive(outcome.samples)
+    made = RunRecord(
+        run_id=run_id,
+        started_at=started_at.isoformat(timespec="seconds"),
+        wall=time.perf_counter() - start,
+        command=overrides,
+        experiment=experiment.model_dump(mode="json"),
+        not_used_yet=list(experiment.engine.unused()),
+        machine=described,
+        versions=machine.versions(),
+        git=machine.commit(),
+        dataset=suites.facts(prepared.dataset),
+        memory_vectors=prepared.memory_vectors and suites.facts(prepared.memory_vectors),
+        trials=outcome.trials,
+        metrics=measured,
+        validity=validity.judge(experiment.suites, outcome.trials, measured, described),
+        baseline=experiment.baseline.name,
+        verdicts=baseline.judge(experiment.baseline, measured),
+    )
+    return made, outcome.samples
+
+
+def _prepare(experiment: ExperimentConfig, say: Callable[[str], None]) -> suites.Experiment:
+    say(f"load dataset {experiment.dataset.kind}")
+    store = Store(experiment.paths.artifacts.absolute())
+    tokenizer = embedding.tokenizer(experiment.embedding)
+    fetched = experiment.paths.datasets.absolute()
+    dataset = workload.load(experiment.dataset, store, tokenizer, fetched)
+    extra: Any = getattr(experiment.dataset, "memory_vectors", None)
+    vectors = None
+    if extra is not None and "memory" in experiment.suites and isinstance(dataset, TextDataset):
+        vectors = workload.load(extra, store, tokenizer, fetched)
+    return suites.Experiment(experiment, dataset, vectors, store, say)  # type: ignore[arg-type]
+
+
+def _progress(console: Console) -> Callable[[str], None]:
+    """Show what is going on: dimmed lines with the time since the start."""
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{time.perf_counter() - start:6.1f} s[/dim]  {text}", highlight=False)
+
+    return say
+
+
+def _relative(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

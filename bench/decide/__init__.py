@@ -1,0 +1,1 @@
+"""What figures prove: a run beside the documented baseline."""

@@ -1,0 +1,117 @@
+"""Suite `query`: text in, hits out, one client, through the whole engine.
+
+Two passes over one engine: `cold` asks every query once with empty caches, which is also where quality is
+judged; `zipf` then clears the caches and asks a skewed stream, as users do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import process, quality, trial
+from bench.artifacts import Artifact
+from bench.machine import usable_cores, versions
+from bench.suites.base import Experiment
+from bench.trial import Plan, Samples
+from bench.workload.dataset import TextDataset
+from bench.workload.embeddings import Vectors
+from bench.workload.popularity import zipf_stream
+from brein import Document, Engine, EngineConfig, Hit
+
+
+def plan(experiment: Experiment) -> list[Plan]:
+    """Make what the trials need, and say what they are."""
+    dataset = experiment.text("query")
+    settings = experiment.config.suite.query
+    experiment.check_size(len(dataset.documents), "documents", settings.k)
+    vectors = experiment.embedded(dataset)
+    experiment.say(f"ingest {len(dataset.documents):,} documents")
+    argument = {
+        "engine": experiment.config.engine.model_dump_json(),
+        "folder": str(_ingested(experiment, dataset, vectors).folder),
+        "queries": [[query.id, query.text] for query in dataset.queries],
+        "judgements": {query.id: dict(dataset.judgements.get(query.id, {})) for query in dataset.queries},
+        "settings": settings.model_dump(mode="json"),
+    }
+    return [Plan("query", "cold and zipf", "bench.suites.query:search", argument)]
+
+
+def _ingested(experiment: Experiment, dataset: TextDataset, vectors: Vectors) -> Artifact:
+    """An engine's folder with the whole data set in it; trials open copies."""
+    config = experiment.config
+    content = {
+        "dataset": dataset.sha256,
+        "vectors": vectors.key,
+        "index": config.index.build_parameters,
+        "storage": config.storage.model_dump(mode="json"),
+        "versions": {name: versions()[name] for name in ("brein-lab", "faiss-cpu")},
+    }
+
+    def build(folder: Path) -> None:
+        argument = {
+            "engine": config.engine.model_dump_json(),
+            "documents": [[document.id, document.text] for document in dataset.documents],
+            "vectors": str(vectors.folder),
+            "folder": str(folder),
+        }
+        process.call("bench.suites.query:ingest", argument, threads=usable_cores())
+
+    return experiment.store.get_or_build("engines", content, build)
+
+
+def ingest(argument: dict[str, Any]) -> dict[str, Any]:
+    """In a child: fill an engine with documents embedded before."""
+    config = EngineConfig.read(argument["engine"]).model_copy(update={"path": Path(argument["folder"])})
+    vectors = np.load(Path(argument["vectors"]) / "vectors.npy")
+    with Engine.open(config) as engine:
+        engine.ingest([Document(*fields) for fields in argument["documents"]], vectors)
+    return {}
+
+
+def search(argument: dict[str, Any]) -> dict[str, Any]:
+    """In a child: ask the cold pass, then the Zipf stream."""
+    settings, queries = argument["settings"], argument["queries"]
+    order = np.random.default_rng(argument["seed"]).permutation(len(queries))
+    stream = zipf_stream(len(queries), settings["requests"], settings["zipf_exponent"], argument["seed"])
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        copy = Path(folder) / "engine"
+        shutil.copytree(argument["folder"], copy)
+        config = EngineConfig.read(argument["engine"]).model_copy(update={"path": copy})
+        with Engine.open(config) as engine:
+            for turn in range(settings["warmup"]):
+                engine.search(f"warm up {turn}", settings["k"])
+            cold, hits = _ask(engine, queries, order, "cold", settings["k"])
+            zipf, _ = _ask(engine, queries, stream, "zipf", settings["k"])
+            kinds = trial.memory_by_kind()
+    for row in cold.rows:
+        relevant = argument["judgements"][row["query"]]
+        if relevant:
+            found = [hit.id for hit in hits[row["query"]]]
+            row["ndcg_at_10"] = quality.ndcg(found, relevant, 10)
+            row["recall_at_10"] = quality.recall(found, relevant, 10)
+    return trial.report(cold, zipf, peak_memory=trial.peak_memory(), **kinds)
+
+
+def _ask(
+    engine: Engine, queries: list[list[str]], rows: Iterable[int], phase: str, k: int
+) -> tuple[Samples, dict[str, list[Hit]]]:
+    """Ask one pass with caches empty at its start; time each search, and see whether the cache answered."""
+    engine.clear_caches()
+    samples, hits = Samples("query.search", phase), {}
+    answered = engine.cache_stats()["search"].hits
+    begin = time.perf_counter()
+    for row in rows:
+        id_, text = queries[row]
+        start = time.perf_counter()
+        hits[id_] = engine.search(text, k)
+        end = time.perf_counter()
+        before, answered = answered, engine.cache_stats()["search"].hits
+        samples.add(end - start, start - begin, query=id_, cache_hit=answered > before)
+    return samples, hits

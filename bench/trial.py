@@ -1,0 +1,140 @@
+"""A trial: one isolated measurement, in a fresh process, repeated; raw samples come out."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import process, record
+from bench.config import TrialConfig
+from bench.errors import BenchError
+from bench.machine import usable_cores
+from bench.metrics import COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One measurement to repeat: a function, "module:function", and its JSON argument.
+
+    The function runs in a child with `argument`, a `seed` and the number of the `repeat`, and returns what
+    `report` makes.
+    """
+
+    suite: str
+    phase: str
+    target: str
+    argument: Mapping[str, Any]
+
+
+class Samples:
+    """Rows of one trial, gathered in its process; see `bench.metrics` for the columns."""
+
+    def __init__(self, series: str, phase: str = "") -> None:
+        self._fixed = {"series": series, "phase": phase}
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, value: float, start: float = 0.0, items: int = 1, **more: Any) -> None:
+        """Keep one sample: seconds or bytes in `value`, its `start` in seconds."""
+        self.rows.append(
+            {**self._fixed, "seq": len(self.rows), "start": start, "value": value, "items": items, **more}
+        )
+
+
+def report(*samples: Samples, **facts: Any) -> dict[str, Any]:
+    """What a trial's function returns: every row, and facts about the process."""
+    return {"rows": [row for series in samples for row in series.rows], "facts": facts}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the repeats of all plans gave: one `record.Trial` each, and the samples of those that ended."""
+
+    trials: list[record.Trial]
+    samples: pd.DataFrame
+
+
+def run_all(plans: Sequence[Plan], config: TrialConfig, say: Callable[[str], None]) -> Outcome:
+    """Run every plan `config.repeats` times, round after round, so that drift of the machine meets all alike.
+
+    A trial that crashes, is killed or runs too long is recorded as failed, and the rest goes on.
+    """
+    trials: list[record.Trial] = []
+    rows: list[dict[str, Any]] = []
+    for repeat in range(config.repeats):
+        for plan in plans:
+            say(f"repeat {repeat + 1} of {config.repeats}: {plan.suite} {plan.phase}")
+            trial, made = _run_one(plan, repeat, config)
+            trials.append(trial)
+            rows += [{"suite": plan.suite, "repeat": repeat, **row} for row in made]
+    return Outcome(trials, frame(rows))
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as the table of `bench.metrics`, every column there and typed."""
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def _run_one(plan: Plan, repeat: int, config: TrialConfig) -> tuple[record.Trial, list[dict[str, Any]]]:
+    threads = config.threads or usable_cores()
+    seed = _seed(config.seed, plan, repeat)
+    started_at, start = datetime.now(UTC), time.perf_counter()
+    result: dict[str, Any] = {"rows": [], "facts": {}}
+    reason = None
+    try:
+        argument = {**plan.argument, "seed": seed, "repeat": repeat}
+        result = process.call(plan.target, argument, threads=threads, timeout=config.timeout)
+    except BenchError as error:
+        reason = str(error)
+    trial = record.Trial(
+        suite=plan.suite,
+        phase=plan.phase,
+        repeat=repeat,
+        seed=seed,
+        status="failed" if reason else "ok",
+        reason=reason,
+        started_at=started_at.isoformat(timespec="seconds"),
+        wall=time.perf_counter() - start,
+        facts={"threads": threads, **result["facts"]},
+    )
+    return trial, result["rows"]
+
+
+def _seed(base: int, plan: Plan, repeat: int) -> int:
+    """A seed of its own for every trial, the same in every run."""
+    digest = hashlib.sha256(f"{base}/{plan.suite}/{plan.phase}/{repeat}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def peak_memory() -> int:
+    """Most bytes this process has held in main memory so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: on Linux its maximum starts from what the parent held when it forked.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory_by_kind() -> dict[str, int]:
+    """Bytes this process holds now: anonymous and backed by files; empty where the system does not say."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return {}
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return {
+        name: int(fields[key].split()[0]) * 1024
+        for name, key in (("anonymous", "RssAnon"), ("file_backed", "RssFile"))
+        if key in fields
+    }

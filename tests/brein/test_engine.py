@@ -1,0 +1,241 @@
+"""The engine through its front door, with every index kind; hashed words stand in for the model."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from brein import Document, Engine, EngineConfig
+from brein.errors import ClosedError, DataError, StorageError
+from brein.index import INDEXES, IndexConfig
+
+SMALL = {"IndexIVFFlat": {"nlist": 4, "nprobe": 4}, "IndexPQ": {"M": 16, "nbits": 4}}
+WORDS = "river stone cloud ember willow harbour lantern meadow copper thistle".split()
+DOCUMENTS = [
+    Document(f"d{n}", f"{WORDS[n % 10]} {WORDS[n // 10 % 10]} note {n}", {"n": n}) for n in range(60)
+]
+
+
+def config_of(path, kind="IndexFlat", **parts):
+    index = TypeAdapter(IndexConfig).validate_python({"kind": kind, **SMALL.get(kind, {})})
+    return EngineConfig.model_validate(
+        {"path": path, "embedding": {"kind": "hashing", "dimension": 64}, **parts}
+    ).model_copy(update={"index": index})
+
+
+@pytest.fixture(params=INDEXES)
+def config(request, tmp_path):
+    return config_of(tmp_path / "engine", request.param)
+
+
+@pytest.fixture
+def engine(config):
+    with Engine.open(config) as opened:
+        opened.ingest(DOCUMENTS)
+        yield opened
+
+
+def ids(hits):
+    return [hit.id for hit in hits]
+
+
+def test_finds_the_document_that_has_the_words(engine):
+    hits = engine.search(DOCUMENTS[23].text, 5)
+    assert hits[0].id == "d23"
+    assert hits[0].text == DOCUMENTS[23].text
+    assert len(hits) == 5
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_a_vector_finds_what_its_text_finds(engine):
+    vector = engine._embed_query(DOCUMENTS[8].text)
+    assert ids(engine.search(vector, 5)) == ids(engine.search(DOCUMENTS[8].text, 5))
+
+
+def test_a_deleted_document_is_gone_from_results_even_cached_ones(engine):
+    before = ids(engine.search("river stone", 5))
+    assert engine.delete([before[0], "nobody"]) == 1
+    assert before[0] not in ids(engine.search("river stone", 5))
+    assert engine.get(before[0]) is None
+    assert len(engine) == 59
+
+
+def test_an_ingest_shows_in_results_even_cached_ones(engine):
+    engine.search("zebra giraffe", 61)
+    engine.ingest([Document("new", "zebra giraffe")])
+    assert "new" in ids(engine.search("zebra giraffe", 61))
+
+
+def test_an_equal_id_is_replaced(engine):
+    engine.ingest([Document("d5", "zebra giraffe")])
+    assert len(engine) == 60
+    texts = {hit.id: hit.text for hit in engine.search("zebra giraffe", 60)}
+    assert texts["d5"] == "zebra giraffe"
+    assert engine.get("d5") == Document("d5", "zebra giraffe")
+
+
+def test_reopened_it_answers_the_same(config):
+    with Engine.open(config) as first:
+        first.ingest(DOCUMENTS)
+        first.delete(["d1", "d2"])
+        before = [first.search(word, 7) for word in WORDS]
+    with Engine.open(config) as second:
+        assert [second.search(word, 7) for word in WORDS] == before
+        assert len(second) == 58
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other parameters"])
+def test_the_index_is_rebuilt_when_its_file_is_unusable(config, damage):
+    with Engine.open(config) as first:
+        first.ingest(DOCUMENTS)
+    file = config.path / "index" / "index.faiss"
+    if damage == "missing":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:50])
+    else:
+        config = config.model_copy(update={"index": config.index.model_copy(update={"metric": "l2"})})
+    with Engine.open(config) as second:
+        assert second.search(DOCUMENTS[23].text, 3)[0].id == "d23"
+
+
+def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path):
+    program = """
+import sys
+from brein import Document, Engine, EngineConfig
+from pathlib import Path
+config = EngineConfig.model_validate(
+    {"path": Path(sys.argv[1]), "embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}})
+engine = Engine.open(config)
+for n in range(10_000):
+    engine.ingest([Document(f"d{n}", f"note {n}")])
+    print(n, flush=True)
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    acknowledged = -1
+    for line in child.stdout:
+        acknowledged = int(line)
+        if acknowledged == 25:
+            os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    with Engine.open(config_of(tmp_path)) as engine:
+        assert len(engine) >= acknowledged + 1 >= 26
+        assert all(engine.search(f"note {n}", 1) for n in range(acknowledged + 1))
+        assert len(engine._index) == len(engine)
+
+
+def test_caches_answer_and_count(engine):
+    for _ in range(3):
+        engine.search("river stone", 5)
+    engine.search("river stone", 6)
+    stats = engine.cache_stats()
+    assert (stats["search"].hits, stats["search"].misses) == (2, 2)
+    assert (stats["embedding"].hits, stats["embedding"].misses) == (1, 1)
+    engine.clear_caches()
+    engine.search("river stone", 5)
+    assert engine.cache_stats()["embedding"].misses == 2
+
+
+def test_cached_hits_equal_computed_ones(engine):
+    assert engine.search("river stone", 5) == engine.search("river stone", 5)
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [Document("", "text")],
+        [Document("a", "  \n")],
+        [Document("a", "one"), Document("a", "two")],
+        [Document("a", "lone surrogate \ud800")],
+    ],
+    ids=["no id", "no text", "twice", "not storable"],
+)
+def test_a_bad_document_is_refused_and_nothing_of_its_batch_kept(engine, documents):
+    with pytest.raises(DataError):
+        engine.ingest([Document("fine", "fine"), *documents])
+    assert len(engine) == 60
+    assert engine.get("fine") is None
+
+
+def test_a_bad_search_is_refused(engine):
+    for query, k in (("", 5), ("   ", 5), ("river", 0), (np.ones(3, np.float32), 5), (np.ones((1, 64)), 5)):
+        with pytest.raises(DataError):
+            engine.search(query, k)
+
+
+def test_vectors_of_the_wrong_shape_are_refused_and_nothing_kept(engine):
+    for vectors in (np.ones((1, 3), np.float32), np.ones(64, np.float32), np.ones((2, 64), np.float32)):
+        with pytest.raises(DataError):
+            engine.ingest([Document("a", "text")], vectors)
+    assert len(engine) == 60
+    assert engine.get("a") is None
+
+
+def test_too_few_documents_to_train_are_refused_and_nothing_kept(tmp_path):
+    with Engine.open(config_of(tmp_path / "e", "IndexIVFFlat")) as engine:
+        with pytest.raises(DataError, match="nlist = 4"):
+            engine.ingest(DOCUMENTS[:3])
+        assert len(engine) == 0
+        engine.ingest(DOCUMENTS)
+        assert len(engine) == 60
+
+
+def test_an_empty_engine_finds_nothing(config):
+    with Engine.open(config) as engine:
+        assert engine.search("anything", 5) == []
+        assert engine.delete(["a"]) == 0
+        engine.ingest([])
+        assert len(engine) == 0
+
+
+def test_in_memory_without_a_path():
+    with Engine.open(config_of(None)) as engine:
+        engine.ingest(DOCUMENTS)
+        assert engine.search(DOCUMENTS[3].text, 1)[0].id == "d3"
+
+
+def test_a_closed_engine_says_so(engine):
+    engine.close()
+    engine.close()
+    for use in (lambda: engine.search("x"), lambda: engine.ingest(DOCUMENTS), lambda: engine.delete(["a"])):
+        with pytest.raises(ClosedError):
+            use()
+
+
+def test_an_unusable_path_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file"):
+        Engine.open(config_of(tmp_path / "file"))
+
+
+def test_searches_and_writes_from_many_threads_stay_consistent(engine):
+    errors = []
+
+    def search():
+        try:
+            for n in range(100):
+                for hit in engine.search(f"{WORDS[n % 10]} {n % 7}", 5):
+                    assert hit.text
+        except Exception as error:  # reported by the assertion below
+            errors.append(error)
+
+    def write():
+        for n in range(50):
+            engine.ingest([Document(f"extra{n}", f"{WORDS[n % 10]} extra {n}")])
+            engine.delete([f"extra{n}"])
+
+    threads = [threading.Thread(target=target) for target in (search, search, search, write)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not errors
+    assert len(engine) == 60
