@@ -43,10 +43,8 @@ def main(argv: list[str]) -> int:
         return int(_command(name).main(rest))
     except KeyboardInterrupt:
         return _fail("interrupted; earlier runs are untouched", 130)
-    except BenchError as error:
-        return _fail(str(error), error.exit_code)
-    except (BreinError, HydraException) as error:
-        return _fail(one_line(error), 2)
+    except (BenchError, BreinError, HydraException) as error:
+        return _fail(one_line(error), getattr(error, "exit_code", 2))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}; check the path and its permissions", 2)

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from bench.errors import UsageError
-from brein.config import AgentsConfig, CacheConfig, EmbeddingConfig, EngineConfig, IndexConfig, StorageConfig
+from brein.cache import CacheConfig
+from brein.config import AgentsConfig, EngineConfig
+from brein.embedding import EmbeddingConfig
 from brein.errors import ConfigError
+from brein.index import IndexConfig
 from brein.settings import Settings
+from brein.storage import StorageConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig  # only the parent of a run composes: its children load neither
@@ -102,7 +106,9 @@ class MemoryConfig(Settings):
     k: int = Field(ge=1, le=1000, description="neighbours a search asks for")
     searches: int = Field(ge=1, description="timed single-query searches")
     warmup: int = Field(ge=0, description="untimed searches before them")
-    ingest_documents: int = Field(ge=1, description="documents ingested afresh in one call, the same in every trial")
+    ingest_documents: int = Field(
+        ge=1, description="documents ingested afresh in one call, the same in every trial"
+    )
 
 
 class QueryConfig(Settings):
@@ -219,11 +225,13 @@ def read(composed: DictConfig) -> ExperimentConfig:
         UsageError: a value is missing, unknown or out of bounds; the line names field, bound and value.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
         plain: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         return ExperimentConfig.read(json.dumps(plain))
+    except MissingMandatoryValue as error:
+        raise UsageError(f"{error.full_key} is missing; give it a value") from None
     except (ConfigError, OmegaConfBaseException) as error:
         raise UsageError(one_line(error)) from None
 
@@ -236,7 +244,7 @@ def from_overrides(overrides: list[str]) -> ExperimentConfig:
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException, MissingConfigException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
     GlobalHydra.instance().clear()
     try:
@@ -245,6 +253,8 @@ def from_overrides(overrides: list[str]) -> ExperimentConfig:
     except MissingConfigException as error:
         options = f"; known: {', '.join(error.options)}" if error.options else ""
         raise UsageError(f"{error.missing_cfg_file} is unknown{options}") from None
+    except OverrideParseException as error:
+        raise UsageError(f"{error.override!r} cannot be read as KEY=VALUE or GROUP=OPTION") from None
     except HydraException as error:
         raise UsageError(_unknown_key(error) or one_line(error)) from None
 

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench import stats
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to load, and only the parent of a run has tables
 
 COLUMNS = {
     "suite": "string",
@@ -40,9 +42,8 @@ COLUMNS = {
 }
 
 Direction = Literal["lower", "higher"]
-# What varies, and so what an interval is over: whole processes (on the logarithm, or plainly for shares
-# between 0 and 1), or queries.
-Spread = Literal["processes", "share", "queries"]
+# Intervals are over whole processes: on the logarithm, or plainly for shares between 0 and 1.
+Spread = Literal["processes", "share"]
 
 
 class Measured(BaseModel):
@@ -76,7 +77,7 @@ class Metric:
     series: str
     derive: Callable[[pd.DataFrame], float | None]
     spread: Spread = "processes"
-    quality: str | None = None  # the column, where the spread is over queries
+    quality: str | None = None  # a column of `samples`: the interval is then a bootstrap over queries
     quantile: float | None = None
 
     @property
@@ -116,7 +117,7 @@ def _quality(name: str, title: str, series: str, column: str) -> Metric:
         known = rows[column].dropna()
         return float(known.mean()) if len(known) else None
 
-    return Metric(name, title, "", "higher", series, derive, spread="queries", quality=column)
+    return Metric(name, title, "", "higher", series, derive, quality=column)
 
 
 _ALL = (
@@ -176,7 +177,7 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
         if metric.quantile is None:
             return None  # the series carries no such observation, as a warm pass has no quality
         reason = _too_few(metric.quantile, len(rows) // repeats)
-    elif metric.spread == "queries":
+    elif metric.quality is not None:
         per_query = rows.groupby("query")[metric.quality].mean().to_numpy(dtype=np.float64)
         value, interval = float(per_query.mean()), stats.bootstrap_interval(per_query)
     elif metric.spread == "share":

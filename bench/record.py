@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import MeasurementError, UsageError
 from bench.machine import Git, Machine
 from bench.metrics import COLUMNS, Direction, Measured
 from brein.settings import explain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).parent / "record.schema.json"
@@ -114,6 +116,8 @@ def read(folder: Path) -> tuple[RunRecord, pd.DataFrame]:
     Raises:
         UsageError: the folder holds no run, or one of another schema version.
     """
+    import pandas as pd
+
     try:
         record = RunRecord.model_validate_json((folder / "record.json").read_bytes())
         return record, pd.read_parquet(folder / "samples.parquet")

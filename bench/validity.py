@@ -10,7 +10,9 @@ from bench.record import Trial, Validity
 from bench.stats import LEAST_PROCESSES
 
 
-def judge(suites: Sequence[str], trials: Sequence[Trial], metrics: Sequence[Measured], machine: Machine) -> Validity:
+def judge(
+    suites: Sequence[str], trials: Sequence[Trial], metrics: Sequence[Measured], machine: Machine
+) -> Validity:
     """Judge a run: every trial ended well and every suite gave figures. Notes say what weakens it."""
     failed = [trial for trial in trials if trial.status == "failed"]
     reasons = [f"{t.suite} {t.phase}, repeat {t.repeat + 1}, failed: {t.reason}" for t in failed]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from bench.config import BaselineConfig, BaselineFigure
 from bench.errors import UsageError
 from bench.metrics import METRICS, Measured
 from bench.record import Verdict
 
-Word = Literal["pass", "miss", "not proven"]
+Word = Literal["pass", "miss", "not proven", "missing"]
 
 
 def check(baseline: BaselineConfig) -> None:
@@ -25,8 +25,9 @@ def check(baseline: BaselineConfig) -> None:
         metric = METRICS.get(figure.metric)
         if metric and (metric.unit, metric.better) != (figure.unit, figure.better):
             raise UsageError(
-                f"baseline {baseline.name}, {figure.title}: {figure.metric} is in {metric.unit or 'no unit'}, "
-                f"{metric.better} is better; the baseline says {figure.unit or 'no unit'}, {figure.better}"
+                f"baseline {baseline.name}, {figure.title}: {figure.metric} is in "
+                f"{metric.unit or 'no unit'}, {metric.better} is better; the baseline says "
+                f"{figure.unit or 'no unit'}, {figure.better}"
             )
 
 
@@ -42,18 +43,19 @@ def _find(figure: BaselineFigure, metrics: Sequence[Measured]) -> Measured | Non
 def _judge_one(figure: BaselineFigure, measured: Measured | None) -> Verdict:
     if measured is None or measured.value is None:
         why = (measured and measured.reason) or f"needs the suite {figure.suite}"
-        return _verdict(figure, None, None, None, "missing", why)
+        return _verdict(figure, "missing", why)
     if measured.ci_low is None or measured.ci_high is None:
-        why = f"no interval: {measured.reason}"
-        return _verdict(figure, measured.value, None, None, "not proven", why)
+        return _verdict(figure, "not proven", f"no interval: {measured.reason}", measured)
     word, why = compare(figure.value, measured.ci_low, measured.ci_high, figure.better)
-    low, high = measured.ci_low / figure.value, measured.ci_high / figure.value
-    return _verdict(figure, measured.value, low, high, word, why)
+    return _verdict(figure, word, why, measured)
 
 
 def compare(documented: float, low: float, high: float, better: str) -> tuple[Word, str]:
     """Pass where the whole interval is at least as good as documented, miss where all of it is worse."""
-    good, bad = (high <= documented, low > documented) if better == "lower" else (low >= documented, high < documented)
+    if better == "lower":
+        good, bad = high <= documented, low > documented
+    else:
+        good, bad = low >= documented, high < documented
     if good:
         return "pass", "the whole interval is at least as good as documented"
     if bad:
@@ -61,9 +63,12 @@ def compare(documented: float, low: float, high: float, better: str) -> tuple[Wo
     return "not proven", "the interval holds the documented figure: more repeats would narrow it"
 
 
-def _verdict(
-    figure: BaselineFigure, measured: float | None, low: float | None, high: float | None, word: Any, why: str
-) -> Verdict:
+def _verdict(figure: BaselineFigure, word: Word, why: str, measured: Measured | None = None) -> Verdict:
+    value, low, high = (measured.value, measured.ci_low, measured.ci_high) if measured else (None, None, None)
+
+    def ratio(number: float | None) -> float | None:
+        return None if number is None else number / figure.value
+
     return Verdict(
         metric=figure.metric,
         labels=figure.labels,
@@ -74,10 +79,10 @@ def _verdict(
         unit=figure.unit,
         better=figure.better,
         baseline=figure.value,
-        measured=measured,
-        ratio=None if measured is None else measured / figure.value,
-        ci_low=low,
-        ci_high=high,
+        measured=value,
+        ratio=ratio(value),
+        ci_low=ratio(low),
+        ci_high=ratio(high),
         verdict=word,
         reason=why,
     )

@@ -34,11 +34,12 @@ class TextDataset:
     def sha256(self) -> str:
         """Hash of the documents, queries and judgements, in order."""
         digest = hashlib.sha256()
-        for record in (*self.documents, *self.queries):
-            _add(digest, record.id, record.text)
+        for document in self.documents:
+            _add(digest, document.id, document.text)
         for query in self.queries:
-            for document, relevance in sorted(self.judgements.get(query.id, {}).items()):
-                _add(digest, query.id, document, str(relevance))
+            _add(digest, query.id, query.text)
+            for id_, relevance in sorted(self.judgements.get(query.id, {}).items()):
+                _add(digest, id_, str(relevance))
         return digest.hexdigest()
 
 

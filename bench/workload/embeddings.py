@@ -13,7 +13,8 @@ from bench.artifacts import Artifact, Store
 from bench.machine import usable_cores, versions
 from bench.workload.dataset import IntArray, TextDataset, VectorDataset
 from brein import embedding
-from brein.config import EmbeddingConfig, EngineConfig
+from brein.config import EngineConfig
+from brein.embedding import EmbeddingConfig
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,10 @@ class HashingEmbedder(Embedder):
 
 
 class WordTokenizer(Tokenizer):
-    """Words as the hashing embedder sees them."""
+    """Words as the hashing embedder sees them, whatever its dimension."""
+
+    def __init__(self, _: HashingConfig) -> None:
+        pass
 
     def __call__(self, texts: Sequence[str]) -> list[list[Span]]:
         """Spans of the words of each text."""

@@ -15,7 +15,7 @@ from brein.errors import ClosedError, DataError, StorageError
 from brein.index import INDEXES, IndexConfig
 
 SMALL = {"IndexIVFFlat": {"nlist": 4, "nprobe": 4}, "IndexPQ": {"M": 16, "nbits": 4}}
-WORDS = "river stone cloud ember willow harbour lantern meadow copper thistle".split()
+WORDS = ["river", "stone", "cloud", "ember", "willow", "harbour", "lantern", "meadow", "copper", "thistle"]
 DOCUMENTS = [
     Document(f"d{n}", f"{WORDS[n % 10]} {WORDS[n // 10 % 10]} note {n}", {"n": n}) for n in range(60)
 ]
@@ -109,8 +109,8 @@ def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path):
 import sys
 from brein import Document, Engine, EngineConfig
 from pathlib import Path
-config = EngineConfig.model_validate(
-    {"path": Path(sys.argv[1]), "embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}})
+parts = {"embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}}
+config = EngineConfig.model_validate({"path": Path(sys.argv[1]), **parts})
 engine = Engine.open(config)
 for n in range(10_000):
     engine.ingest([Document(f"d{n}", f"note {n}")])

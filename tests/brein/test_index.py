@@ -133,7 +133,7 @@ def test_an_unwritable_folder_is_an_error(filled, tmp_path):
 
 
 def test_bad_input_changes_nothing(filled, vectors):
-    for ids, given in (
+    for ids, rows in (
         (["a"], vectors[:2]),
         (["a", "a"], vectors[:2]),
         (["v1"], vectors[:1]),
@@ -141,7 +141,7 @@ def test_bad_input_changes_nothing(filled, vectors):
         (["a"], vectors[0]),
     ):
         with pytest.raises(DataError):
-            filled.add(ids, given)
+            filled.add(ids, rows)
     for queries, k in ((vectors[:1], 0), (vectors[:1, :8], 5), (vectors[0], 5)):
         with pytest.raises(DataError):
             filled.search(queries, k)
@@ -215,7 +215,7 @@ def test_query_parameters_change_without_a_rebuild(vectors, tmp_path, built, ask
 
 
 def test_pq_must_divide_the_dimension():
-    with pytest.raises(DataError, match="index.M = 16 does not divide the dimension 100"):
+    with pytest.raises(DataError, match=r"index\.M = 16 does not divide the dimension 100"):
         index.create(PQConfig(), 100)
 
 

@@ -1,0 +1,40 @@
+# make run    a first answer: sets up .venv, measures the small data set, names the report
+# make test   everything CI checks          make check   the quick half: no slow tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check lint chromium clean
+
+run: $(VENV)/.installed
+	$(BIN)/python -m bench run +profile=small_dataset
+
+test: lint chromium
+	$(BIN)/pytest --cov --cov-report=term
+
+check: lint
+	$(BIN)/pytest -m "not slow"
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# The report's tests drive a real browser. Where this cannot install one, they say what they need.
+chromium:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+		>/dev/null
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

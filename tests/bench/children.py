@@ -1,0 +1,47 @@
+"""Functions that the tests of `bench.process` and `bench.trial` run in children."""
+
+import os
+import signal
+import time
+
+from bench import trial
+from bench.errors import UsageError
+from brein.errors import DataError
+
+
+def echo(argument):
+    return {"argument": argument, "threads": os.environ["OMP_NUM_THREADS"], "pid": os.getpid()}
+
+
+def refuse(argument):
+    raise {"lab": UsageError, "engine": DataError}[argument["by"]]("k = 0: must be at least 1")
+
+
+def crash(argument):
+    raise ZeroDivisionError("by chance")
+
+
+def die(argument):
+    os.kill(os.getpid(), signal.Signals[argument["signal"]])
+
+
+def hang(argument):
+    with open(argument["file"], "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(60)
+
+
+def measure(argument):
+    if argument["repeat"] == 1 and argument.get("fail"):
+        die({"signal": "SIGKILL"})
+    samples = trial.Samples("memory.search")
+    for _ in range(3):
+        samples.add(argument["seed"] / 1e9, query="q")
+    return trial.report(samples, seen=argument["repeat"])
+
+
+def allocate(argument):
+    before = trial.peak_memory()
+    block = bytearray(argument["bytes"])
+    block[::4096] = b"x" * len(block[::4096])
+    return {"grown": trial.peak_memory() - before, **trial.memory_by_kind()}

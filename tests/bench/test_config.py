@@ -1,0 +1,113 @@
+"""Every preset composes with every option, holds the guide's values; bad values are refused in a line."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from bench import config
+from bench.errors import UsageError
+from bench.suites import SUITES
+from brein.cache import CacheConfig
+from brein.config import read_guide_profile
+from brein.index import INDEXES
+from brein.index.hnsw import HNSWConfig
+from brein.index.ivf_flat import IVFFlatConfig
+from brein.index.pq import PQConfig
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def options(group):
+    return sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(("preset", "index"), list(product(options("profile"), options("index"))))
+def test_every_preset_composes_with_every_index(preset, index):
+    made = config.from_overrides([f"+profile={preset}", f"index={index}"])
+    assert made.name == preset
+    alone = config.from_overrides([f"index={index}"])
+    assert made.index == alone.index, "the preset left a value of another index behind"
+
+
+GROUPS = ("embedding", "cache", "storage", "agents", "trial", "profiler", "baseline")
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
+def test_every_option_composes(group, option):
+    config.from_overrides([f"{group}={option}"])
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_every_dataset_composes_once_its_own_settings_are_given(dataset):
+    needed = {
+        "beir": ["dataset.path=x"], "fvecs": ["dataset.path=x"], "fbin": ["dataset.path=x"],
+        "hdf5": ["dataset.path=x"], "npy": ["dataset.path=x"], "recipe": ["dataset.name=scifact"],
+    }  # fmt: skip
+    config.from_overrides([f"dataset={dataset}", *needed.get(dataset, [])])
+
+
+def test_every_index_kind_has_an_option_and_every_suite_its_settings():
+    kinds = {config.from_overrides([f"index={option}"]).index.kind for option in options("index")}
+    assert kinds == set(INDEXES)
+    assert set(SUITES) == set(config.SuitesConfig.model_fields)
+    assert set(SUITES) <= set(options("suite"))
+
+
+def test_the_guides_values_are_in_the_options():
+    small, large, constrained = (
+        config.from_overrides([f"+profile={p}"])
+        for p in ("small_dataset", "large_dataset", "memory_constrained")
+    )
+    assert small.index == IVFFlatConfig(metric="cosine", nlist=100, nprobe=5)
+    assert large.index == HNSWConfig(M=32, efConstruction=200, efSearch=64)
+    assert constrained.index == PQConfig(metric="cosine", M=16, nbits=8)
+    embedding, search = small.cache.embedding, small.cache.search
+    assert (embedding.maxsize, embedding.ttl, embedding.hit_rate_target) == (50_000, 3600, 0.8)
+    assert (search.maxsize, search.ttl, search.compression) == (10_000, 1800, True)
+    assert small.cache == CacheConfig()
+    assert (small.dataset.documents, small.dataset.queries) == (4000, 500)
+    assert (large.dataset.memory_vectors.vectors, large.dataset.memory_vectors.dimension) == (100_000, 384)
+    assert large.dataset.documents is None
+
+
+@pytest.mark.parametrize("name", ["high_performance", "memory_constrained"])
+def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
+    profile = read_guide_profile(json.loads((DATA / f"{name}.json").read_text()))
+    preset = config.from_overrides([f"+profile={name}"]).engine
+    assert (preset.index, preset.cache, preset.agents) == (
+        profile.engine.index,
+        profile.engine.cache,
+        profile.engine.agents,
+    )
+    assert "agents.queue_size" in preset.unused()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["+profile=nope"], "profile/nope is unknown; known: high_performance, large_dataset"),
+        (["index=nope"], "index/nope is unknown; known: flat, hnsw"),
+        (["index.nprobe=-1"], "index.nprobe = -1: .*greater than or equal to 1"),
+        (["index.nprobe=101"], "nprobe = 101: must be at most nlist = 100"),
+        (["index.kind=IndexHNSV"], "'IndexHNSV' is unknown; known kinds: .*IndexHNSW"),
+        (["index=hnsw", "index.nprobe=3"], "index.nprobe is not a setting"),
+        (["index.nprobes=3"], "index.nprobes is not a setting"),
+        (["+index.M=3"], "index.M = 3 is not a setting"),
+        (["suites=[memory,nothing]"], "suites = 'nothing' is unknown; known suites: memory, query"),
+        (["suites=[memory,memory]"], "names a suite twice"),
+        (["suites=[]"], "suites = "),
+        (["dataset=fvecs"], "dataset.path"),
+        (["trial.repeats=0"], "trial.repeats = 0"),
+        (["trial.repeats=2.5"], "trial.repeats = 2.5: .*integer"),
+        (["trial.repeats=two"], "trial.repeats = 'two': .*integer"),
+        (["name=a/b"], "name = 'a/b'"),
+        (["index"], "index"),
+        (["index.nprobe=[1"], "nprobe"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(overrides, named):
+    with pytest.raises(UsageError, match=named) as caught:
+        config.from_overrides(overrides)
+    assert "\n" not in str(caught.value)

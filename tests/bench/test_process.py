@@ -1,0 +1,57 @@
+import os
+import sys
+import time
+
+import pytest
+
+from bench import process
+from bench.errors import MeasurementError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _children_can_be_imported(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+
+
+def test_the_child_is_another_process_with_pinned_threads():
+    made = process.call("children:echo", {"a": [1, "ü"]}, threads=3)
+    assert made["argument"] == {"a": [1, "ü"]}
+    assert made["threads"] == "3"
+    assert made["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize("by", ["lab", "engine"])
+def test_a_refusal_comes_back_as_it_was_said(by):
+    with pytest.raises(UsageError, match=r"^k = 0: must be at least 1$"):
+        process.call("children:refuse", {"by": by}, threads=1)
+
+
+def test_a_crash_names_the_exception():
+    with pytest.raises(MeasurementError, match="exited with status 1: ZeroDivisionError: by chance"):
+        process.call("children:crash", {}, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("signal", "said"), [("SIGKILL", "memory runs out"), ("SIGSEGV", "killed by SIGSEGV")]
+)
+def test_a_killed_child_says_by_what(signal, said):
+    with pytest.raises(MeasurementError, match=said):
+        process.call("children:die", {"signal": signal}, threads=1)
+
+
+def test_a_child_over_its_time_is_ended(tmp_path):
+    file = tmp_path / "pid"
+    start = time.monotonic()
+    with pytest.raises(MeasurementError, match=r"stopped after 2 s, its limit \(trial.timeout\)"):
+        process.call("children:hang", {"file": str(file)}, threads=1, timeout=2)
+    assert time.monotonic() - start < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(file.read_text()), 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_peak_memory_sees_a_planted_allocation_within_5_percent():
+    planted = 200_000_000
+    made = process.call("children:allocate", {"bytes": planted}, threads=1)
+    assert made["grown"] == pytest.approx(planted, rel=0.05)
+    assert made["anonymous"] >= planted

@@ -1,0 +1,55 @@
+import os
+
+import pytest
+
+from bench.config import TrialConfig
+from bench.metrics import COLUMNS
+from bench.trial import Plan, run_all
+
+CONFIG = TrialConfig(repeats=2, seed=7, threads=1, timeout=30.0)
+
+
+@pytest.fixture(autouse=True)
+def _children_can_be_imported(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+
+
+def run(*plans, config=CONFIG):
+    said = []
+    return run_all(plans, config, said.append), said
+
+
+def test_every_plan_is_repeated_in_rounds_with_seeds_of_its_own():
+    plans = [Plan("memory", phase, "children:measure", {}) for phase in ("search", "ingest")]
+    outcome, said = run(*plans)
+    assert [(t.phase, t.repeat) for t in outcome.trials] == [
+        ("search", 0), ("ingest", 0), ("search", 1), ("ingest", 1)
+    ]  # fmt: skip
+    assert len({t.seed for t in outcome.trials}) == 4
+    assert [t.seed for t in run(*plans)[0].trials] == [t.seed for t in outcome.trials]
+    assert all(t.status == "ok" and t.wall > 0 and t.facts["threads"] == 1 for t in outcome.trials)
+    assert len(said) == 4
+
+
+def test_samples_are_typed_rows_of_their_trial():
+    outcome, _ = run(Plan("memory", "search", "children:measure", {}))
+    assert list(outcome.samples.columns) == list(COLUMNS)
+    assert {name: str(dtype) for name, dtype in outcome.samples.dtypes.items()} == COLUMNS
+    assert outcome.samples["repeat"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert outcome.samples["seq"].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_killed_trial_is_recorded_and_the_rest_goes_on():
+    outcome, _ = run(
+        Plan("memory", "search", "children:measure", {"fail": True}),
+        config=CONFIG.model_copy(update={"repeats": 3}),
+    )
+    assert [t.status for t in outcome.trials] == ["ok", "failed", "ok"]
+    assert "SIGKILL" in outcome.trials[1].reason
+    assert outcome.samples["repeat"].unique().tolist() == [0, 2]
+
+
+def test_a_trial_that_refuses_its_input_is_recorded_with_its_line():
+    outcome, _ = run(Plan("memory", "search", "children:refuse", {"by": "engine"}))
+    assert [t.reason for t in outcome.trials] == ["k = 0: must be at least 1"] * 2
+    assert outcome.samples.empty

