@@ -98,7 +98,10 @@ def measure(
     started_at, start = datetime.now(UTC), time.perf_counter()
     described = machine.describe()
     prepared = _prepare(experiment, say)
-    plans = [plan for suite in experiment.suites for plan in suites.SUITES[suite](prepared)]
+    chosen = [suites.SUITES[suite] for suite in experiment.suites]
+    for suite in chosen:
+        suite.check(prepared)
+    plans = [plan for suite in chosen for plan in suite.plan(prepared)]
     outcome = trial.run_all(plans, experiment.trial, say)
     measured = metrics.derive(outcome.samples)
     made = RunRecord(

@@ -28,6 +28,11 @@ class Experiment:
     store: Store
     say: Callable[[str], None]
 
+    def vector_count(self) -> int:
+        """How many vectors the memory suite searches."""
+        source = self.memory_vectors or self.dataset
+        return len(source.vectors) if isinstance(source, VectorDataset) else len(source.documents)
+
     def vectors(self) -> Vectors:
         """The vectors the memory suite searches, made now if they are not stored yet."""
         if self.memory_vectors is not None:
@@ -63,8 +68,8 @@ class Experiment:
         minimum, setting = self.config.index.training_minimum
         if count < minimum:
             raise UsageError(
-                f"index.{setting} = {minimum}: {self.config.index.kind} needs at least as many vectors to "
-                f"train, got {count:,} {things}; lower the setting or take more data"
+                f"{self.config.index.kind} needs at least {setting} = {minimum} vectors to train, got "
+                f"{count:,} {things}; lower the index's setting or take more data"
             )
         if count < k:
             raise UsageError(f"k = {k}: there are only {count:,} {things}; lower k or take more data")

@@ -25,11 +25,23 @@ from bench.workload.embeddings import Vectors
 from brein import Document, Engine, EngineConfig, embedding, index
 
 
+def check(experiment: Experiment) -> None:
+    """Refuse what cannot be measured, before anything is made.
+
+    Raises:
+        UsageError: there are too few vectors or documents for the index or for k.
+    """
+    settings = experiment.config.suite.memory
+    experiment.check_size(experiment.vector_count(), "vectors", settings.k)
+    if isinstance(experiment.dataset, TextDataset):
+        documents = min(settings.ingest_documents, len(experiment.dataset.documents))
+        experiment.check_size(documents, "documents to ingest (suite.memory.ingest_documents)", 1)
+
+
 def plan(experiment: Experiment) -> list[Plan]:
     """Make what the trials need, and say what they are."""
     settings = experiment.config.suite.memory
     vectors = experiment.vectors()
-    experiment.check_size(vectors.count, "vectors", settings.k)
     experiment.say(f"build {experiment.config.index.kind} over {vectors.count:,} vectors")
     built = _built_index(experiment, vectors)
     search = {
@@ -169,7 +181,6 @@ def _build_samples(folder: Path, argument: dict[str, Any]) -> list[Samples]:
 def _ingest_plan(experiment: Experiment, dataset: TextDataset) -> Plan:
     wanted = experiment.config.suite.memory.ingest_documents
     documents = dataset.documents[:wanted]
-    experiment.check_size(len(documents), "documents to ingest (suite.memory.ingest_documents)", 1)
     lengths = [
         len(spans) for spans in embedding.tokenizer(experiment.config.embedding)([d.text for d in documents])
     ]

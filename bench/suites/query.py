@@ -26,11 +26,20 @@ from bench.workload.popularity import zipf_stream
 from brein import Document, Engine, EngineConfig, Hit
 
 
+def check(experiment: Experiment) -> None:
+    """Refuse what cannot be measured, before anything is made.
+
+    Raises:
+        UsageError: the data set is no text, or has too few documents for the index or for k.
+    """
+    documents = experiment.text("query").documents
+    experiment.check_size(len(documents), "documents", experiment.config.suite.query.k)
+
+
 def plan(experiment: Experiment) -> list[Plan]:
     """Make what the trials need, and say what they are."""
     dataset = experiment.text("query")
     settings = experiment.config.suite.query
-    experiment.check_size(len(dataset.documents), "documents", settings.k)
     vectors = experiment.embedded(dataset)
     experiment.say(f"ingest {len(dataset.documents):,} documents")
     argument = {
