@@ -7,6 +7,7 @@ It needs no download, is the same for the same library versions, and reads like 
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -15,6 +16,7 @@ import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,8 +29,8 @@ from brein.records import Document, Query
 
 FORMAT = 1  # of the stored corpus; raise it when what is kept, or how, changes
 STANDARD_LIBRARY = "python"
-# Importable name → distribution. Chosen for their prose: transformers and gevent, say, would
-# add seconds of parsing and thousands of docstrings made from one template.
+# Importable name → distribution. Chosen for their prose: sympy is mostly formulas, and transformers would add
+# seconds of parsing and thousands of docstrings made from one template.
 LIBRARIES = {
     "numpy": "numpy",
     "scipy": "scipy",
@@ -37,8 +39,6 @@ LIBRARIES = {
     "matplotlib": "matplotlib",
     "torch": "torch",
     "networkx": "networkx",
-    "sympy": "sympy",
-    "mpmath": "mpmath",
     "PIL": "pillow",
     "fsspec": "fsspec",
     "h5py": "h5py",
@@ -54,9 +54,10 @@ LIBRARIES = {
 }
 MIN_CHARACTERS = 40  # of a docstring's remainder, to be a document
 MIN_WORDS = 4  # of a first line, to be a query
-_FOREIGN = frozenset(  # folders that are tests, other people's code, or not about the library
-    ("dist-packages", "ensurepip", "externals", "idlelib", "lib2to3", "site-packages", "test", "tests")
-    + ("turtledemo", "vendored", "_vendor")
+# Folders that hold tests, other people's code, or nothing about the library.
+_FOREIGN = frozenset(
+    {"dist-packages", "ensurepip", "externals", "idlelib", "lib2to3", "site-packages"}
+    | {"test", "tests", "turtledemo", "vendored", "_vendor"}
 )
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -170,17 +171,31 @@ def build(libraries: Sequence[Library]) -> Corpus:
 
 def _stored(libraries: Sequence[Library], store: Store) -> Corpus:
     content = {"format": FORMAT, "libraries": {library.name: library.version for library in libraries}}
-    folder = store.get_or_build("pydocs", content, lambda folder: _write(build(libraries), folder)).folder
+    folder = store.get_or_build("pydocs", content, lambda folder: _build_into(folder, libraries)).folder
     with (folder / "entries.jsonl").open(encoding="utf-8") as lines:
         entries = tuple(Entry(**json.loads(line)) for line in lines)
     return Corpus(entries, **json.loads((folder / "files.json").read_text(encoding="utf-8")))
 
 
-def _write(corpus: Corpus, folder: Path) -> None:
+def _build_into(folder: Path, libraries: Sequence[Library]) -> None:
+    with _without_collector():
+        corpus = build(libraries)
     with (folder / "entries.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(asdict(entry)) + "\n" for entry in corpus.entries)
     counts = {"files_parsed": corpus.files_parsed, "files_skipped": corpus.files_skipped}
     (folder / "files.json").write_text(json.dumps(counts), encoding="utf-8")
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    # Syntax trees hold no cycles, but millions of nodes; the collector would take a third of the time.
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _limit(entries: Sequence[Entry], config: PydocsConfig) -> list[Entry]:
@@ -231,14 +246,14 @@ def _docstring(node: ast.Module | _Definition) -> str:
 
 
 def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _Definition]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, _Definition):
-            qualname = prefix + child.name
-            yield qualname, child
-            inner = "." if isinstance(child, ast.ClassDef) else ".<locals>."
-            yield from _definitions(child, qualname + inner)
-        elif isinstance(child, ast.stmt | ast.excepthandler):  # definitions under if, try and with
-            yield from _definitions(child, prefix)
+    for part in ("body", "handlers", "orelse", "finalbody"):  # definitions under if, try and with count too
+        for child in getattr(node, part, ()):
+            if isinstance(child, _Definition):
+                yield prefix + child.name, child
+                inner = "." if isinstance(child, ast.ClassDef) else ".<locals>."
+                yield from _definitions(child, prefix + child.name + inner)
+            else:
+                yield from _definitions(child, prefix)
 
 
 def _is_query(first: str, first_lines: Counter[str]) -> bool:
