@@ -30,9 +30,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Store:
-    """The artifacts under `root`, as <kind>/<key>/."""
+    """The artifacts under `root`, as <kind>/<key>/. `say` is told of what has to be built."""
 
     root: Path
+    say: Callable[[str], None] = lambda text: None
 
     def get_or_build(self, kind: str, content: Mapping[str, Any], build: Callable[[Path], None]) -> Artifact:
         """Return the artifact that `content` determines, building it first if it is not there.
@@ -43,6 +44,7 @@ class Store:
         folder = self.root / kind / key(content)
         if (folder / "artifact.json").exists():
             return Artifact(folder, built=False)
+        self.say(f"build {kind}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
         try:

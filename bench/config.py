@@ -153,7 +153,7 @@ class BaselineFigure(Settings):
     documented: str = Field(description="the figure in the guide's own words")
     metric: str = Field(description="a name of bench/metrics.py")
     labels: dict[str, str] = Field(description="which of the metric's series is meant")
-    value: float = Field(description="the figure in `unit`")
+    value: float = Field(gt=0, description="the figure in `unit`")
     unit: str
     better: Literal["lower", "higher"]
     suite: str = Field(description="the suite that measures it")

@@ -42,14 +42,15 @@ COLUMNS = {
 }
 
 Direction = Literal["lower", "higher"]
-# Intervals are over whole processes: on the logarithm, or plainly for shares between 0 and 1.
-Spread = Literal["processes", "share"]
+# Intervals are over whole processes: on the logarithm, or plainly for shares between 0 and 1. What is exact
+# is counted, not sampled, and is its own interval.
+Spread = Literal["processes", "share", "exact"]
 
 
 class Measured(BaseModel):
     """One metric of one run. `value` is None, with a reason, where the samples cannot carry it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(description="dotted name; a line of bench/metrics.py")
     unit: str = Field(description="SI unit of value, ci_low and ci_high; empty for ratios")
@@ -134,7 +135,13 @@ _ALL = (
     _quality("memory.recall_at_10", "Recall@10 against exact search", "memory.search", "recall_at_10"),
     Metric("memory.index.build_time", "Index build time", "s", "lower", "memory.build", _mean),
     Metric(
-        "memory.index.bytes_per_vector", "Index size per vector", "B", "lower", "memory.index.bytes", _mean
+        "memory.index.bytes_per_vector",
+        "Index size per vector",
+        "B",
+        "lower",
+        "memory.index.bytes",
+        _mean,
+        "exact",
     ),
     Metric(
         "memory.index.bytes_per_million",
@@ -143,6 +150,7 @@ _ALL = (
         "lower",
         "memory.index.projected_bytes",
         _mean,
+        "exact",
     ),
     Metric("memory.peak", "Peak memory of a search process", "B", "lower", "memory.peak", _mean),
     *_latency("query.latency", "Query latency, text to hits", "query.search"),
@@ -183,10 +191,13 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
     elif metric.spread == "share":
         value, interval = float(values.mean()), stats.t_interval(values)
         interval = interval and stats.Interval(max(0.0, interval.low), min(1.0, interval.high))
+    elif metric.spread == "exact":
+        value = float(values[0])
+        interval = stats.Interval(value, value)
     else:
         value, interval = stats.geometric_mean(values), stats.log_t_interval(values)
     if value is not None and interval is None:
-        reason = f"{repeats} processes of the {stats.LEAST_PROCESSES} an interval needs"
+        reason = f"{repeats} of the {stats.LEAST_PROCESSES} processes an interval needs"
     return Measured(
         name=metric.name,
         unit=metric.unit,
@@ -202,4 +213,4 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
 
 
 def _too_few(quantile: float, samples: int) -> str:
-    return f"{samples} samples a process of the {stats.samples_needed(quantile):,} this percentile needs"
+    return f"{samples:,} of the {stats.samples_needed(quantile):,} samples a process this percentile needs"

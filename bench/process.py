@@ -1,21 +1,27 @@
-"""Run one of our functions in a fresh process: isolated, with pinned threads, bounded in time.
+"""Run our functions in fresh processes: isolated, with pinned threads, bounded in time.
 
 The parent of a run imports neither torch nor faiss; whatever needs them happens here, in children.
-A child is `python -m bench.process module:function argument.json result.json`; it reads and writes JSON.
+A child is `python -m bench.process module:function FOLDER FD`; it reads `argument.json` in the folder, writes
+`result.json`, and says through the file descriptor that it is prepared. A function that
+yields once is prepared when it does, and goes on when it is told to: so several can prepare side by side, and
+then measure one at a time.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from bench.errors import BenchError, MeasurementError, UsageError
 from brein.errors import BreinError
@@ -24,82 +30,117 @@ from brein.errors import BreinError
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def call(
-    target: str, argument: Mapping[str, Any], *, threads: int, timeout: float | None = None
-) -> dict[str, Any]:
+def call(target: str, argument: Mapping[str, Any], *, threads: int) -> dict[str, Any]:
     """Call `target`, "module:function", with `argument` in a fresh process and return its result.
 
-    `argument` and the result are JSON objects; anything large goes through files they name. `timeout` is
-    in seconds.
+    `argument` and the result are JSON objects; anything large goes through files they name.
 
     Raises:
         UsageError: the function refused its input; the line is the child's own.
-        MeasurementError: the process crashed, was killed, or ran over its time; the line says which.
+        MeasurementError: the process crashed or was killed; the line says how.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        given, made, log = (Path(folder) / name for name in ("argument.json", "result.json", "stderr.log"))
-        given.write_text(json.dumps(argument))
-        command = [sys.executable, "-m", "bench.process", target, str(given), str(made)]
-        with log.open("wb") as errors:
-            status = _wait(command, errors, threads, timeout)
-        outcome = json.loads(made.read_text()) if made.exists() else {}
-        if "result" in outcome:
-            result: dict[str, Any] = outcome["result"]
-            return result
+    with Child(target, argument, threads=threads) as child:
+        return child.result()
+
+
+class Child:
+    """One function in a process of its own, from its start to its end; leaving the `with` block ends it."""
+
+    def __init__(self, target: str, argument: Mapping[str, Any], *, threads: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        folder = Path(self._folder.name)
+        (folder / "argument.json").write_text(json.dumps(argument))
+        self._log = folder / "output.log"
+        self._result = folder / "result.json"
+        self._prepared, writable = os.pipe()
+        variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.process", target, str(folder), str(writable)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=(writable,),
+                env=os.environ | variables | {"TOKENIZERS_PARALLELISM": "false"},
+                start_new_session=True,  # Ctrl-C reaches the parent alone, and the whole group can be ended
+            )
+        os.close(writable)
+
+    def wait_until_prepared(self, timeout: float) -> None:
+        """Wait until the function has yielded, or its process has ended, or `timeout` seconds are over."""
+        if select.select([self._prepared], [], [], timeout)[0]:
+            os.read(self._prepared, 1)
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        """Tell the function to go on, wait for its end, `timeout` seconds at most, and return its result.
+
+        Raises:
+            UsageError: the function refused its input; the line is the child's own.
+            MeasurementError: the process crashed, was killed or ran over its time; the line says which.
+        """
+        try:
+            self._process.communicate(b"go\n", timeout)
+        except subprocess.TimeoutExpired:
+            raise MeasurementError(f"stopped after {timeout:g} s, its limit (trial.timeout)") from None
+        outcome = json.loads(self._result.read_text()) if self._result.exists() else {}
         if "refused" in outcome:
             raise UsageError(outcome["refused"])
-        raise MeasurementError(_reason(status, timeout, log.read_text(errors="replace")))
+        if "result" not in outcome:
+            raise MeasurementError(self._reason())
+        result: dict[str, Any] = outcome["result"]
+        return result
+
+    def _reason(self) -> str:
+        status = self._process.returncode
+        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        last = f": {lines[-1].strip()}" if lines else ""
+        if status == -signal.SIGKILL:
+            return f"killed by SIGKILL, as the kernel does when memory runs out{last}"
+        if status < 0:
+            return f"killed by {signal.Signals(-status).name}{last}"
+        return f"exited with status {status}{last}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+        os.close(self._prepared)
+        self._folder.cleanup()
 
 
-def _wait(command: list[str], errors: Any, threads: int, timeout: float | None) -> int | None:
-    """Run to the end; return the exit status, or None where the time ran out."""
-    environment = (
-        os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
-    )
-    # A session of its own, so that Ctrl-C reaches this process alone and the whole group can be ended.
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=errors,
-        stderr=errors,
-        env=environment,
-        start_new_session=True,
-    )
-    try:
-        return child.wait(timeout)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-
-
-def _reason(status: int | None, timeout: float | None, log: str) -> str:
-    lines = [line for line in log.splitlines() if line.strip()]
-    last = f": {lines[-1].strip()}" if lines else ""
-    if status is None:
-        return f"stopped after {timeout:g} s, its limit (trial.timeout){last}"
-    if status == -signal.SIGKILL:
-        return f"killed by SIGKILL, as the kernel does when memory runs out{last}"
-    if status < 0:
-        return f"killed by {signal.Signals(-status).name}{last}"
-    return f"exited with status {status}{last}"
-
-
-def main(target: str, given: str, made: str) -> int:
+def main(target: str, folder: Path, prepared: int) -> None:
     """The child's side: call the function, write its result or its refusal."""
-    module, _, function = target.partition(":")
+    module, _, name = target.partition(":")
+    argument = json.loads((folder / "argument.json").read_text())
     try:
-        result = getattr(importlib.import_module(module), function)(json.loads(Path(given).read_text()))
-        outcome = {"result": result}
+        made = getattr(importlib.import_module(module), name)(argument)
+        if inspect.isgenerator(made):
+            next(made)
+            os.write(prepared, b"r")
+            sys.stdin.readline()
+            made = _end_of(made)
+        outcome = {"result": made}
     except (BreinError, BenchError) as error:
         outcome = {"refused": str(error)}
-    draft = Path(made + ".tmp")
+    draft = folder / "result.tmp"
     draft.write_text(json.dumps(outcome))
-    draft.rename(made)
-    return 0
+    draft.rename(folder / "result.json")
+
+
+def _end_of(generator: Any) -> Any:
+    try:
+        next(generator)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("a trial's function yields once")
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -25,7 +25,7 @@ SCHEMA_FILE = Path(__file__).parent / "record.schema.json"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DatasetFacts(_Part):
@@ -47,7 +47,7 @@ class Trial(_Part):
     status: Literal["ok", "failed"]
     reason: str | None = Field(description="why it failed")
     started_at: str = Field(description="UTC, ISO 8601")
-    wall: float = Field(description="seconds from start to end of the process")
+    wall: float = Field(description="seconds its process measured, its preparation left out")
     facts: dict[str, Any] = Field(description="what the process says of itself: threads, memory by kind, …")
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import process, record
+from bench import record
 from bench.config import TrialConfig
 from bench.errors import BenchError
 from bench.machine import usable_cores
 from bench.metrics import COLUMNS
+from bench.process import Child
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,14 +26,18 @@ if TYPE_CHECKING:
 class Plan:
     """One measurement to repeat: a function, "module:function", and its JSON argument.
 
-    The function runs in a child with `argument`, a `seed` and the number of the `repeat`, and returns what
-    `report` makes.
+    The function runs in a child with `argument`, a `seed` and the number of the `repeat`. It is a generator:
+    it prepares, yields once, measures when it is resumed, and returns what `report` makes.
     """
 
     suite: str
     phase: str
     target: str
     argument: Mapping[str, Any]
+
+
+# What a trial's function is: see `Plan`.
+Measurement = Generator[None, None, dict[str, Any]]
 
 
 class Samples:
@@ -62,19 +68,58 @@ class Outcome:
 
 
 def run_all(plans: Sequence[Plan], config: TrialConfig, say: Callable[[str], None]) -> Outcome:
-    """Run every plan `config.repeats` times, round after round, so that drift of the machine meets all alike.
+    """Run every plan `config.repeats` times, in rounds, so that drift of the machine meets all alike.
 
-    A trial that crashes, is killed or runs too long is recorded as failed, and the rest goes on.
+    The processes of a round prepare side by side, then measure one at a time. A trial that crashes, is killed
+    or runs too long is recorded as failed, and the rest goes on.
     """
     trials: list[record.Trial] = []
     rows: list[dict[str, Any]] = []
     for repeat in range(config.repeats):
-        for plan in plans:
-            say(f"repeat {repeat + 1} of {config.repeats}: {plan.suite} {plan.phase}")
-            trial, made = _run_one(plan, repeat, config)
+        say(f"repeat {repeat + 1} of {config.repeats}")
+        for trial, made in _run_round(plans, repeat, config):
             trials.append(trial)
-            rows += [{"suite": plan.suite, "repeat": repeat, **row} for row in made]
+            rows += [{"suite": trial.suite, "repeat": repeat, **row} for row in made]
     return Outcome(trials, frame(rows))
+
+
+def _run_round(
+    plans: Sequence[Plan], repeat: int, config: TrialConfig
+) -> Iterator[tuple[record.Trial, list[dict[str, Any]]]]:
+    threads = config.threads or usable_cores()
+    with ExitStack() as stack:
+        children = []
+        for plan in plans:
+            argument = {**plan.argument, "seed": _seed(config.seed, plan, repeat), "repeat": repeat}
+            children.append(stack.enter_context(Child(plan.target, argument, threads=threads)))
+        for child in children:
+            child.wait_until_prepared(config.timeout)
+        for plan, child in zip(plans, children, strict=True):
+            yield _measure(plan, child, repeat, config)
+
+
+def _measure(
+    plan: Plan, child: Child, repeat: int, config: TrialConfig
+) -> tuple[record.Trial, list[dict[str, Any]]]:
+    started_at, start = datetime.now(UTC), time.perf_counter()
+    result: dict[str, Any] = {"rows": [], "facts": {}}
+    reason = None
+    try:
+        result = child.result(config.timeout)
+    except BenchError as error:
+        reason = str(error)
+    trial = record.Trial(
+        suite=plan.suite,
+        phase=plan.phase,
+        repeat=repeat,
+        seed=_seed(config.seed, plan, repeat),
+        status="failed" if reason else "ok",
+        reason=reason,
+        started_at=started_at.isoformat(timespec="seconds"),
+        wall=time.perf_counter() - start,
+        facts={"threads": config.threads or usable_cores(), **result["facts"]},
+    )
+    return trial, result["rows"]
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -82,31 +127,6 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-
-
-def _run_one(plan: Plan, repeat: int, config: TrialConfig) -> tuple[record.Trial, list[dict[str, Any]]]:
-    threads = config.threads or usable_cores()
-    seed = _seed(config.seed, plan, repeat)
-    started_at, start = datetime.now(UTC), time.perf_counter()
-    result: dict[str, Any] = {"rows": [], "facts": {}}
-    reason = None
-    try:
-        argument = {**plan.argument, "seed": seed, "repeat": repeat}
-        result = process.call(plan.target, argument, threads=threads, timeout=config.timeout)
-    except BenchError as error:
-        reason = str(error)
-    trial = record.Trial(
-        suite=plan.suite,
-        phase=plan.phase,
-        repeat=repeat,
-        seed=seed,
-        status="failed" if reason else "ok",
-        reason=reason,
-        started_at=started_at.isoformat(timespec="seconds"),
-        wall=time.perf_counter() - start,
-        facts={"threads": threads, **result["facts"]},
-    )
-    return trial, result["rows"]
 
 
 def _seed(base: int, plan: Plan, repeat: int) -> int:

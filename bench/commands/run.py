@@ -64,8 +64,9 @@ def _run(experiment: ExperimentConfig, overrides: list[str], as_json: bool) -> i
     if as_json:
         sys.stdout.write(json.dumps({"folder": str(folder), "record": made.model_dump(mode="json")}) + "\n")
     else:
-        Console().print(terminal.table(made))
-        Console().print(f"report: {_relative(page)}", soft_wrap=True, highlight=False)
+        console = Console(width=None if sys.stdout.isatty() else 100)
+        console.print(terminal.table(made))
+        console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False)
     return 0 if made.validity.valid else 3
 
 
@@ -127,7 +128,7 @@ def measure(
 
 def _prepare(experiment: ExperimentConfig, say: Callable[[str], None]) -> suites.Experiment:
     say(f"load dataset {experiment.dataset.kind}")
-    store = Store(experiment.paths.artifacts.absolute())
+    store = Store(experiment.paths.artifacts.absolute(), say)
     tokenizer = embedding.tokenizer(experiment.embedding)
     fetched = experiment.paths.datasets.absolute()
     dataset = workload.load(experiment.dataset, store, tokenizer, fetched)
@@ -135,7 +136,7 @@ def _prepare(experiment: ExperimentConfig, say: Callable[[str], None]) -> suites
     vectors = None
     if extra is not None and "memory" in experiment.suites and isinstance(dataset, TextDataset):
         vectors = workload.load(extra, store, tokenizer, fetched)
-    return suites.Experiment(experiment, dataset, vectors, store, say)  # type: ignore[arg-type]
+    return suites.Experiment(experiment, dataset, vectors, store)  # type: ignore[arg-type]
 
 
 def _progress(console: Console) -> Callable[[str], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.artifacts import Store
@@ -18,15 +17,13 @@ from bench.workload.embeddings import Vectors
 class Experiment:
     """A configured experiment with its data loaded.
 
-    `memory_vectors` is what the memory suite searches where that is not the data set itself. `say` shows
-    progress.
+    `memory_vectors` is what the memory suite searches where that is not the data set itself.
     """
 
     config: ExperimentConfig
     dataset: Dataset
     memory_vectors: VectorDataset | None
     store: Store
-    say: Callable[[str], None]
 
     def vector_count(self) -> int:
         """How many vectors the memory suite searches."""
@@ -43,7 +40,6 @@ class Experiment:
 
     def embedded(self, dataset: TextDataset) -> Vectors:
         """The embeddings of a text data set, made now if they are not stored yet."""
-        self.say(f"embed {len(dataset.documents):,} documents and {len(dataset.queries):,} queries")
         return embeddings.of_text(dataset, self.config.embedding, self.store)
 
     def text(self, suite: str) -> TextDataset:

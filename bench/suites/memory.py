@@ -18,7 +18,7 @@ from bench import process, quality, trial
 from bench.artifacts import Artifact
 from bench.machine import usable_cores, versions
 from bench.suites.base import Experiment
-from bench.trial import Plan, Samples
+from bench.trial import Measurement, Plan, Samples
 from bench.workload import truth
 from bench.workload.dataset import TextDataset
 from bench.workload.embeddings import Vectors
@@ -42,7 +42,6 @@ def plan(experiment: Experiment) -> list[Plan]:
     """Make what the trials need, and say what they are."""
     settings = experiment.config.suite.memory
     vectors = experiment.vectors()
-    experiment.say(f"build {experiment.config.index.kind} over {vectors.count:,} vectors")
     built = _built_index(experiment, vectors)
     search = {
         "engine": experiment.config.engine.model_dump_json(),
@@ -113,13 +112,14 @@ def build(argument: dict[str, Any]) -> dict[str, Any]:
 # --- searching -------------------------------------------------------------------------------------
 
 
-def search(argument: dict[str, Any]) -> dict[str, Any]:
+def search(argument: dict[str, Any]) -> Measurement:
     """In a child: time single-query searches of the built index."""
     settings = argument["settings"]
     folder = Path(argument["index"])
     made = index.load(EngineConfig.read(argument["engine"]).index, argument["dimension"], folder)
     queries = np.load(Path(argument["vectors"]) / "queries.npy")
     order = np.random.default_rng(argument["seed"]).permutation(len(queries))
+    yield
     for row in range(settings["warmup"]):
         made.search(queries[row % len(queries)][None], settings["k"])
     timed = []
@@ -197,13 +197,14 @@ def _ingest_plan(experiment: Experiment, dataset: TextDataset) -> Plan:
     return Plan("memory", "ingest", "bench.suites.memory:ingest", argument)
 
 
-def ingest(argument: dict[str, Any]) -> dict[str, Any]:
+def ingest(argument: dict[str, Any]) -> Measurement:
     """In a child: time the ingestion of fixed documents into a new engine on disk, model already loaded."""
     documents = [Document(*fields) for fields in argument["documents"]]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         config = EngineConfig.read(argument["engine"]).model_copy(update={"path": Path(folder) / "engine"})
         with Engine.open(config) as engine:
             engine.warm_up()
+            yield
             start = time.perf_counter()
             engine.ingest(documents)
             seconds = time.perf_counter() - start

@@ -19,7 +19,7 @@ from bench import process, quality, trial
 from bench.artifacts import Artifact
 from bench.machine import usable_cores, versions
 from bench.suites.base import Experiment
-from bench.trial import Plan, Samples
+from bench.trial import Measurement, Plan, Samples
 from bench.workload.dataset import TextDataset
 from bench.workload.embeddings import Vectors
 from bench.workload.popularity import zipf_stream
@@ -41,7 +41,6 @@ def plan(experiment: Experiment) -> list[Plan]:
     dataset = experiment.text("query")
     settings = experiment.config.suite.query
     vectors = experiment.embedded(dataset)
-    experiment.say(f"ingest {len(dataset.documents):,} documents")
     argument = {
         "engine": experiment.config.engine.model_dump_json(),
         "folder": str(_ingested(experiment, dataset, vectors).folder),
@@ -84,7 +83,7 @@ def ingest(argument: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def search(argument: dict[str, Any]) -> dict[str, Any]:
+def search(argument: dict[str, Any]) -> Measurement:
     """In a child: ask the cold pass, then the Zipf stream."""
     settings, queries = argument["settings"], argument["queries"]
     order = np.random.default_rng(argument["seed"]).permutation(len(queries))
@@ -94,6 +93,8 @@ def search(argument: dict[str, Any]) -> dict[str, Any]:
         shutil.copytree(argument["folder"], copy)
         config = EngineConfig.read(argument["engine"]).model_copy(update={"path": copy})
         with Engine.open(config) as engine:
+            engine.warm_up()
+            yield
             for turn in range(settings["warmup"]):
                 engine.search(f"warm up {turn}", settings["k"])
             cold, hits = _ask(engine, queries, order, "cold", settings["k"])
@@ -122,5 +123,6 @@ def _ask(
         hits[id_] = engine.search(text, k)
         end = time.perf_counter()
         before, answered = answered, engine.cache_stats()["search"].hits
-        samples.add(end - start, start - begin, query=id_, cache_hit=answered > before)
+        hit = answered > before if phase == "zipf" else None  # the cold pass can hit nothing
+        samples.add(end - start, start - begin, query=id_, cache_hit=hit)
     return samples, hits

@@ -32,12 +32,20 @@ def hang(argument):
 
 
 def measure(argument):
+    prepared = time.monotonic()
+    yield
     if argument["repeat"] == 1 and argument.get("fail"):
         die({"signal": "SIGKILL"})
+    start = time.monotonic()
     samples = trial.Samples("memory.search")
     for _ in range(3):
         samples.add(argument["seed"] / 1e9, query="q")
-    return trial.report(samples, seen=argument["repeat"])
+    return trial.report(samples, prepared=prepared, measured=(start, time.monotonic()))
+
+
+def refuse_when_asked(argument):
+    yield
+    refuse({"by": "engine"})
 
 
 def allocate(argument):

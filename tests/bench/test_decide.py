@@ -22,7 +22,7 @@ def measured(name, value, low, high, **labels):
     return Measured(
         name=name, unit=metric.unit, better=metric.better,
         value=value, ci_low=low, ci_high=high, n=5, repeats=5,
-        labels=labels, reason=None if low is not None else "3 processes of the 5 an interval needs",
+        labels=labels, reason=None if low is not None else "3 of the 5 processes an interval needs",
     )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_without_an_interval_nothing_is_proven(documented):
     verdict = verdict_of(documented, measured("memory.ingest.rate", 500, None, None), title="Ingestion rate")
     assert verdict.verdict == "not proven"
     assert verdict.measured == 500
-    assert "3 processes of the 5" in verdict.reason
+    assert "3 of the 5 processes" in verdict.reason
 
 
 def test_what_is_not_measured_says_which_suite_it_needs(documented):

@@ -56,7 +56,7 @@ def test_too_few_samples_give_a_reason_instead_of_a_value():
     samples = [row for repeat in range(5) for row in rows("memory.search", np.ones(999), repeat)]
     p99 = find(samples, "memory.search.latency.p99")
     assert p99.value is None
-    assert p99.reason == "999 samples a process of the 1,000 this percentile needs"
+    assert p99.reason == "999 of the 1,000 samples a process this percentile needs"
 
 
 def test_too_few_processes_give_a_value_without_an_interval():
@@ -64,7 +64,7 @@ def test_too_few_processes_give_a_value_without_an_interval():
     mean = find(samples, "memory.search.latency.mean")
     assert mean.value == 1
     assert mean.ci_low is None
-    assert "3 processes of the 5" in mean.reason
+    assert "3 of the 5 processes" in mean.reason
 
 
 def test_phases_are_told_apart_by_their_label():
@@ -102,3 +102,8 @@ def test_a_hit_rate_stays_between_0_and_1():
 
 def test_no_samples_give_no_metrics():
     assert derive(frame([])) == []
+
+
+def test_what_is_counted_is_its_own_interval():
+    measured = find(rows("memory.index.bytes", [1544.0], suite="memory"), "memory.index.bytes_per_vector")
+    assert (measured.value, measured.ci_low, measured.ci_high, measured.reason) == (1544, 1544, 1544, None)

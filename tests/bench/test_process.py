@@ -42,8 +42,11 @@ def test_a_killed_child_says_by_what(signal, said):
 def test_a_child_over_its_time_is_ended(tmp_path):
     file = tmp_path / "pid"
     start = time.monotonic()
-    with pytest.raises(MeasurementError, match=r"stopped after 2 s, its limit \(trial.timeout\)"):
-        process.call("children:hang", {"file": str(file)}, threads=1, timeout=2)
+    with (
+        pytest.raises(MeasurementError, match=r"stopped after 2 s, its limit \(trial.timeout\)"),
+        process.Child("children:hang", {"file": str(file)}, threads=1) as child,
+    ):
+        child.result(timeout=2)
     assert time.monotonic() - start < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)

@@ -1,4 +1,5 @@
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -28,7 +29,17 @@ def test_every_plan_is_repeated_in_rounds_with_seeds_of_its_own():
     assert len({t.seed for t in outcome.trials}) == 4
     assert [t.seed for t in run(*plans)[0].trials] == [t.seed for t in outcome.trials]
     assert all(t.status == "ok" and t.wall > 0 and t.facts["threads"] == 1 for t in outcome.trials)
-    assert len(said) == 4
+    assert len(said) == 2
+
+
+def test_a_round_prepares_together_and_measures_one_at_a_time():
+    plans = [Plan("memory", phase, "children:measure", {}) for phase in ("a", "b", "c")]
+    outcome, _ = run(*plans)
+    for repeat in range(2):
+        facts = [t.facts for t in outcome.trials if t.repeat == repeat]
+        assert max(f["prepared"] for f in facts) <= min(f["measured"][0] for f in facts)
+        ends = [f["measured"] for f in facts]
+        assert all(before[1] <= after[0] for before, after in pairwise(ends))
 
 
 def test_samples_are_typed_rows_of_their_trial():
@@ -50,6 +61,6 @@ def test_a_killed_trial_is_recorded_and_the_rest_goes_on():
 
 
 def test_a_trial_that_refuses_its_input_is_recorded_with_its_line():
-    outcome, _ = run(Plan("memory", "search", "children:refuse", {"by": "engine"}))
+    outcome, _ = run(Plan("memory", "search", "children:refuse_when_asked", {}))
     assert [t.reason for t in outcome.trials] == ["k = 0: must be at least 1"] * 2
     assert outcome.samples.empty

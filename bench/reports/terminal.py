@@ -1,0 +1,91 @@
+"""A run's answer in a terminal: the documented figures, what else was measured, what to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bench.metrics import Measured
+from bench.record import RunRecord, Verdict
+from bench.reports import answer, units
+
+_STYLES = {"pass": "green", "miss": "bold red", "not proven": "yellow", "missing": "dim"}
+
+
+def table(record: RunRecord) -> RenderableType:
+    """Render a record for a console of 100 columns or more; nothing in it is read as markup."""
+    parts: list[RenderableType] = []
+    if record.verdicts:
+        parts.append(_verdicts(record))
+    rest = answer.uncovered(record)
+    if rest:
+        parts.append(_metrics(rest))
+    parts += [*_standing(record), Text(answer.headline(record), style="bold")]
+    return Group(*parts)
+
+
+def _verdicts(record: RunRecord) -> Table:
+    made = _table(f"Beside the documented baseline {answer.printable(record.baseline)}")
+    made.add_column("documented figure", ratio=15, overflow="fold")
+    made.add_column("documented", ratio=10, overflow="fold")
+    made.add_column("measured [95% interval]", ratio=16, overflow="fold")
+    made.add_column("verdict", min_width=10, no_wrap=True)
+    for section, verdicts in answer.sections(record).items():
+        made.add_section()
+        made.add_row(Text(answer.printable(section), style="bold"))
+        for verdict in verdicts:
+            made.add_row(*_verdict_row(verdict))
+    return made
+
+
+def _verdict_row(verdict: Verdict) -> Iterable[RenderableType]:
+    figure = Text(answer.printable(verdict.title))
+    if verdict.verdict in ("miss", "not proven"):
+        figure.append("\n" + answer.printable(verdict.reason), style="dim")
+    return (
+        Padding(figure, (0, 0, 0, 2)),
+        Text(answer.printable(verdict.documented)),
+        Text(answer.measured(verdict), style="dim" if verdict.measured is None else ""),
+        Text(verdict.verdict, style=_STYLES[verdict.verdict]),
+    )
+
+
+def _metrics(metrics: Iterable[Measured]) -> Table:
+    made = _table("Measured, with no documented figure")
+    made.add_column("metric", ratio=5, overflow="fold")
+    made.add_column("measured [95% interval]", ratio=4, overflow="fold")
+    made.add_column("samples", justify="right")
+    made.add_column("processes", justify="right")
+    for metric in metrics:
+        shown = metric.value is not None
+        value = units.show(metric.value, metric.unit, metric.ci_low, metric.ci_high)
+        made.add_row(
+            Text(answer.title(metric.name, metric.labels)),
+            Text(value if shown else answer.printable(metric.reason or value), style="" if shown else "dim"),
+            Text(f"{metric.n:,}"),
+            Text(f"{metric.repeats:,}"),
+        )
+    return made
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        expand=True,
+        pad_edge=False,
+    )
+
+
+def _standing(record: RunRecord) -> Iterable[Text]:
+    style = "green" if record.validity.valid else "bold red"
+    yield Text(answer.standing(record), style=style)
+    for line in (*record.validity.reasons, *record.validity.notes):
+        yield Text(f"  - {answer.printable(line)}")
