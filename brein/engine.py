@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any, Self
@@ -16,7 +17,7 @@ from brein import embedding, index
 from brein.cache import CacheStats, MemoryCache, codec
 from brein.config import EngineConfig
 from brein.embedding import Embedder
-from brein.errors import ClosedError, DataError, StorageError
+from brein.errors import ClosedError, ConfigError, DataError, StorageError
 from brein.index import Index
 from brein.records import Document, Hit
 from brein.storage import DocumentStore
@@ -58,9 +59,14 @@ class Engine:
 
         Raises:
             StorageError: the folder is not an engine's, or cannot be used.
+            ConfigError: its documents were embedded with another model.
         """
         engine = cls(config or EngineConfig())
-        engine._open_index()
+        try:
+            engine._open_index()
+        except BaseException:
+            engine._documents.close()
+            raise
         return engine
 
     def ingest(self, documents: Sequence[Document], vectors: FloatArray | None = None) -> None:
@@ -82,7 +88,7 @@ class Engine:
         with self._lock:
             target = self._trained_index(len(documents), vectors)  # can fail, so it comes before any change
             replaced = self._documents.existing(ids)
-            self._documents.add(documents, vectors)
+            self._documents.add(documents, vectors, self._space)
             target.remove(replaced)
             target.add(ids, vectors)
             self._changed()
@@ -168,6 +174,10 @@ class Engine:
                 self._embedder = embedding.create(self.config.embedding)
             return self._embedder
 
+    @cached_property
+    def _space(self) -> str:
+        return json.dumps(embedding.space(self.config.embedding), sort_keys=True)
+
     def _embed_query(self, query: str) -> FloatArray:
         if (cached := self._embeddings.get(query)) is not None:
             return codec.decode_vector(cached)
@@ -209,6 +219,11 @@ class Engine:
         """Load the saved index if it belongs to the documents; else rebuild it from their vectors."""
         if not len(self._documents):
             return
+        if self._documents.space != self._space:
+            raise ConfigError(
+                f"the documents in {self.config.path} were embedded in the space {self._documents.space}, "
+                f"the configured one is {self._space}; configure that embedding, or use another path"
+            )
         saved = self._saved_index()
         if saved is not None:
             self._index = saved

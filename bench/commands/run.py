@@ -58,7 +58,9 @@ def _run(experiment: ExperimentConfig, overrides: list[str], as_json: bool) -> i
     """One run, into the folder Hydra made for it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     with _own_folder(folder):
-        made, samples = measure(experiment, folder.name, overrides, _progress(Console(stderr=True)))
+        made, samples = measure(
+            experiment, _run_id(folder, experiment), overrides, _progress(Console(stderr=True))
+        )
         record.write(made, samples, folder)
     page = reports.write(made, samples, folder)
     if as_json:
@@ -137,6 +139,12 @@ def _prepare(experiment: ExperimentConfig, say: Callable[[str], None]) -> suites
     if extra is not None and "memory" in experiment.suites and isinstance(dataset, TextDataset):
         vectors = workload.load(extra, store, tokenizer, fetched)
     return suites.Experiment(experiment, dataset, vectors, store)  # type: ignore[arg-type]
+
+
+def _run_id(folder: Path, experiment: ExperimentConfig) -> str:
+    """The folder's name, with its sweep's before it."""
+    runs = experiment.paths.runs.absolute()
+    return str(folder.relative_to(runs)) if folder.is_relative_to(runs) else folder.name
 
 
 def _progress(console: Console) -> Callable[[str], None]:

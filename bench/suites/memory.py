@@ -66,6 +66,7 @@ def _built_index(experiment: Experiment, vectors: Vectors) -> Artifact:
     content = {
         "vectors": vectors.key,
         "index": config.index.build_parameters,
+        "format": index.FORMAT,
         "faiss": versions()["faiss-cpu"],
         "threads": config.trial.threads or usable_cores(),
     }

@@ -23,7 +23,7 @@ from bench.trial import Measurement, Plan, Samples
 from bench.workload.dataset import TextDataset
 from bench.workload.embeddings import Vectors
 from bench.workload.popularity import zipf_stream
-from brein import Document, Engine, EngineConfig, Hit
+from brein import Document, Engine, EngineConfig, Hit, index, storage
 
 
 def check(experiment: Experiment) -> None:
@@ -59,7 +59,8 @@ def _ingested(experiment: Experiment, dataset: TextDataset, vectors: Vectors) ->
         "vectors": vectors.key,
         "index": config.index.build_parameters,
         "storage": config.storage.model_dump(mode="json"),
-        "versions": {name: versions()[name] for name in ("brein-lab", "faiss-cpu")},
+        "formats": [storage.FORMAT, index.FORMAT],
+        "faiss": versions()["faiss-cpu"],
     }
 
     def build(folder: Path) -> None:

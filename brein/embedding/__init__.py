@@ -43,13 +43,27 @@ def tokenizer(config: EmbeddingConfig) -> Tokenizer:
     return made
 
 
-def identity(config: EmbeddingConfig) -> dict[str, Any]:
-    """What the vectors of `config` depend on, as JSON: equal identities give equal vectors."""
-    facts: dict[str, Any] = config.model_dump(mode="json", exclude={"batch_size"})
+def space(config: EmbeddingConfig) -> dict[str, Any]:
+    """What makes vectors comparable, as JSON: those of equal spaces may lie in one index."""
+    facts: dict[str, Any] = config.model_dump(mode="json", exclude={"batch_size", "max_tokens"})
     folder = model_folder(config.model) if config.kind == "transformer" else None
     if folder is not None:
         facts["model"] = weights_sha256(folder)
     return facts
 
 
-__all__ = ["EMBEDDERS", "Embedder", "EmbeddingConfig", "Tokenizer", "create", "identity", "tokenizer"]
+def identity(config: EmbeddingConfig) -> dict[str, Any]:
+    """What a text's vector depends on, as JSON: equal identities give equal vectors."""
+    return {**space(config), "max_tokens": getattr(config, "max_tokens", None)}
+
+
+__all__ = [
+    "EMBEDDERS",
+    "Embedder",
+    "EmbeddingConfig",
+    "Tokenizer",
+    "create",
+    "identity",
+    "space",
+    "tokenizer",
+]

@@ -22,7 +22,7 @@ from brein.settings import Settings
 
 FloatArray = npt.NDArray[np.float32]
 Metric = Literal["cosine", "inner_product", "l2"]
-FORMAT = 1
+FORMAT = 1  # of the saved files
 
 
 class IndexConfig(Settings):

@@ -1,5 +1,5 @@
 """Storage: documents and vectors on disk."""
 
-from brein.storage.sqlite import DocumentStore, StorageConfig
+from brein.storage.sqlite import FORMAT, DocumentStore, StorageConfig
 
-__all__ = ["DocumentStore", "StorageConfig"]
+__all__ = ["FORMAT", "DocumentStore", "StorageConfig"]

@@ -19,13 +19,13 @@ from brein.records import Document
 from brein.settings import Settings
 
 FloatArray = npt.NDArray[np.float32]
-_FORMAT = 1
+FORMAT = 1  # of the file
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
     id TEXT PRIMARY KEY, text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT OR IGNORE INTO facts VALUES ('generation', 0);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO facts VALUES ('generation', 0), ('space', '');
 """
 _CHUNK = 500  # ids in one statement; SQLite's limit on variables is at least 999
 
@@ -66,11 +66,11 @@ class DocumentStore:
     def _check_format(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version != _FORMAT and tables:
+        if version != FORMAT and tables:
             raise StorageError(
-                f"{self._where} has document format {version}, expected {_FORMAT}; use another path"
+                f"{self._where} has document format {version}, expected {FORMAT}; use another path"
             )
-        self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        self._connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     @property
     def generation(self) -> int:
@@ -79,18 +79,29 @@ class DocumentStore:
             row = self._connection.execute("SELECT value FROM facts WHERE name = 'generation'").fetchone()
         return int(row[0])
 
+    @property
+    def space(self) -> str:
+        """What `add` was last told of the space its vectors lie in; empty before the first."""
+        with self._errors():
+            row = self._connection.execute("SELECT value FROM facts WHERE name = 'space'").fetchone()
+        return str(row[0])
+
     def __len__(self) -> int:
         with self._errors():
             return int(self._connection.execute("SELECT count(*) FROM documents").fetchone()[0])
 
-    def add(self, documents: Sequence[Document], vectors: FloatArray) -> None:
-        """Store documents with their vectors, float32 (n, d), in one transaction, replacing equal ids."""
+    def add(self, documents: Sequence[Document], vectors: FloatArray, space: str) -> None:
+        """Store documents with their vectors, float32 (n, d), in one transaction, replacing equal ids.
+
+        `space` says what makes the vectors comparable with others.
+        """
         rows = [
             (d.id, d.text, json.dumps(dict(d.metadata)), vector.astype("<f4").tobytes())
             for d, vector in zip(documents, vectors, strict=True)
         ]
         with self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", rows)
+            self._connection.execute("UPDATE facts SET value = ? WHERE name = 'space'", (space,))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget what is there of `ids`, in one transaction; return how many that was."""

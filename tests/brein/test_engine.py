@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from brein import Document, Engine, EngineConfig
-from brein.errors import ClosedError, DataError, StorageError
+from brein.errors import ClosedError, ConfigError, DataError, StorageError
 from brein.index import INDEXES, IndexConfig
 
 SMALL = {"IndexIVFFlat": {"nlist": 4, "nprobe": 4}, "IndexPQ": {"M": 16, "nbits": 4}}
@@ -208,6 +208,16 @@ def test_a_closed_engine_says_so(engine):
     for use in (lambda: engine.search("x"), lambda: engine.ingest(DOCUMENTS), lambda: engine.delete(["a"])):
         with pytest.raises(ClosedError):
             use()
+
+
+def test_vectors_of_two_models_are_never_mixed(tmp_path):
+    with Engine.open(config_of(tmp_path)) as engine:
+        engine.ingest(DOCUMENTS)
+    other = config_of(tmp_path, embedding={"kind": "hashing", "dimension": 32})
+    with pytest.raises(ConfigError, match=r"embedded in the space .*64.* configured one is .*32"):
+        Engine.open(other)
+    with Engine.open(config_of(tmp_path)) as engine:
+        assert len(engine) == 60
 
 
 def test_an_unusable_path_is_an_error(tmp_path):

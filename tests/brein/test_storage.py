@@ -19,7 +19,7 @@ def store(request, tmp_path):
 
 
 def test_what_is_added_can_be_read(store):
-    store.add(DOCUMENTS, VECTORS)
+    store.add(DOCUMENTS, VECTORS, "space")
     assert len(store) == 3
     assert store.get("b") == DOCUMENTS[0]
     assert store.get("nobody") is None
@@ -29,23 +29,29 @@ def test_what_is_added_can_be_read(store):
     np.testing.assert_array_equal(vectors, VECTORS[[1, 0, 2]])
 
 
+def test_the_space_of_the_vectors_is_kept(store):
+    assert store.space == ""
+    store.add(DOCUMENTS, VECTORS, "a model")
+    assert store.space == "a model"
+
+
 def test_an_equal_id_is_replaced(store):
-    store.add(DOCUMENTS, VECTORS)
-    store.add([Document("a", "uno")], VECTORS[2:])
+    store.add(DOCUMENTS, VECTORS, "space")
+    store.add([Document("a", "uno")], VECTORS[2:], "space")
     assert len(store) == 3
     assert store.texts(["a"]) == {"a": "uno"}
     np.testing.assert_array_equal(store.vectors()[1][0], VECTORS[2])
 
 
 def test_delete_counts_what_was_there(store):
-    store.add(DOCUMENTS, VECTORS)
+    store.add(DOCUMENTS, VECTORS, "space")
     assert store.delete(["a", "nobody", "a"]) == 1
     assert store.existing(["a", "b", "ü"]) == ["b", "ü"]
 
 
 def test_the_generation_grows_with_every_write(store):
     seen = [store.generation]
-    store.add(DOCUMENTS, VECTORS)
+    store.add(DOCUMENTS, VECTORS, "space")
     seen.append(store.generation)
     store.delete(["a"])
     seen.append(store.generation)
@@ -54,13 +60,13 @@ def test_the_generation_grows_with_every_write(store):
 
 def test_more_ids_than_one_statement_takes(store):
     many = [Document(f"{n:05}", f"text {n}") for n in range(1700)]
-    store.add(many, np.ones((1700, 2), dtype=np.float32))
+    store.add(many, np.ones((1700, 2), dtype=np.float32), "space")
     assert len(store.texts([document.id for document in many])) == 1700
 
 
 def test_a_write_that_fails_leaves_nothing(store):
     with pytest.raises(StorageError):
-        store.add([*DOCUMENTS, Document("d", None)], np.ones((4, 4), dtype=np.float32))
+        store.add([*DOCUMENTS, Document("d", None)], np.ones((4, 4), dtype=np.float32), "space")
     assert len(store) == 0
     assert store.generation == 0
 
@@ -78,6 +84,6 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
 
 def test_an_id_is_data_not_sql(store):
     hostile = "x'); DROP TABLE documents; --"
-    store.add([Document(hostile, "text")], VECTORS[:1])
+    store.add([Document(hostile, "text")], VECTORS[:1], "space")
     assert store.get(hostile) == Document(hostile, "text")
     assert store.delete([hostile]) == 1

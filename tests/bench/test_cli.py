@@ -1,0 +1,232 @@
+"""The command line as users meet it: real processes, exit codes, one line for an error, nothing left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from bench import metrics, record
+from bench.cli import COMMANDS
+
+SIFT = Path(os.environ.get("BREIN_DATASETS", Path(__file__).parents[3] / "shared" / "datasets")) / "siftsmall"
+
+
+def bench(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def runs(folder):
+    return sorted((folder / "reports" / "runs").glob("*")) if (folder / "reports" / "runs").exists() else []
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder where one smoke run has ended well."""
+    folder = tmp_path_factory.mktemp("workplace")
+    finished = bench(folder, "run", "+profile=smoke")
+    assert finished.returncode == 0, finished.stderr
+    return folder, finished
+
+
+def test_alone_it_lists_the_commands(tmp_path):
+    shown = bench(tmp_path)
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in COMMANDS)
+    assert shown.stdout == bench(tmp_path, "--help").stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(tmp_path, command):
+    shown = bench(tmp_path, command, "--help")
+    assert shown.returncode == 0
+    assert f"python -m bench {command}" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_lists_the_known(tmp_path):
+    refused = bench(tmp_path, "rnu")
+    assert refused.returncode == 2
+    assert refused.stderr == f"bench: command 'rnu' is unknown; known commands: {', '.join(COMMANDS)}\n"
+
+
+def test_the_parent_of_a_run_loads_neither_torch_nor_faiss():
+    program = "import sys, bench.commands.run; print({'torch', 'faiss', 'transformers'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_valid_record_and_its_reports(workplace):
+    folder, finished = workplace
+    (run,) = runs(folder)
+    assert {path.name for path in run.iterdir()} == {
+        ".hydra", "record.json", "samples.parquet", "report.html", "report.md"
+    }  # fmt: skip
+    made = json.loads((run / "record.json").read_text())
+    jsonschema.validate(made, json.loads(record.SCHEMA_FILE.read_text()))
+    assert made["validity"]["valid"]
+    assert made["dataset"]["counts"] == {"documents": 300, "queries": 60, "judgements": 60}
+    assert "cache.embedding.hit_rate_target" in made["not_used_yet"]
+    assert {trial["status"] for trial in made["trials"]} == {"ok"}
+    assert finished.stdout.rstrip().endswith(f"report: {run.relative_to(folder)}/report.html")
+    assert (run / ".hydra" / "config.yaml").exists()
+
+
+@pytest.mark.slow
+def test_every_metric_can_be_derived_again_from_the_samples(workplace):
+    (run,) = runs(workplace[0])
+    made, samples = record.read(run)
+    assert metrics.derive(samples) == made.metrics
+    cold = samples[(samples["series"] == "query.search") & (samples["phase"] == "cold")]
+    shown = next(m for m in made.metrics if m.name == "query.ndcg_at_10")
+    assert shown.value == pytest.approx(cold["ndcg_at_10"].mean())
+    zipf = samples[(samples["series"] == "query.search") & (samples["phase"] == "zipf")]
+    shown = next(m for m in made.metrics if m.name == "query.latency.mean" and m.labels == {"phase": "zipf"})
+    assert shown.value == pytest.approx(np.exp(np.log(zipf.groupby("repeat")["value"].mean()).mean()))
+    assert pd.read_parquet(run / "samples.parquet").equals(samples)
+
+
+@pytest.mark.slow
+def test_a_second_run_builds_nothing_and_measures_the_same_quality(workplace):
+    folder, first = workplace
+    assert "build" in first.stderr
+    second = bench(folder, "run", "+profile=smoke", "--json")
+    assert second.returncode == 0
+    assert "build" not in second.stderr
+    answer = json.loads(second.stdout)
+    before, _ = record.read(runs(folder)[0])
+    after = record.RunRecord.model_validate(answer["record"])
+    quality = {(m.name, *m.labels.values()): m.value for m in before.metrics if m.unit == ""}
+    assert quality == {(m.name, *m.labels.values()): m.value for m in after.metrics if m.unit == ""}
+    assert [t.seed for t in before.trials] == [t.seed for t in after.trials]
+
+
+@pytest.mark.slow
+def test_a_query_parameter_reuses_the_index_and_a_build_parameter_does_not(workplace):
+    folder, _ = workplace
+    wider = bench(folder, "run", "+profile=smoke", "index.nprobe=100")
+    assert wider.returncode == 0
+    assert "build" not in wider.stderr
+    made, _ = record.read(runs(folder)[-1])
+    recall = next(m.value for m in made.metrics if m.name == "memory.recall_at_10")
+    assert recall == 1.0
+    fewer = bench(folder, "run", "+profile=smoke", "index.nlist=50", "suites=[memory]")
+    assert "build indexes" in fewer.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SIFT.is_dir(), reason=f"needs {SIFT}")
+def test_exact_search_finds_every_published_neighbour_of_sift(tmp_path):
+    finished = bench(
+        tmp_path, "run", "+profile=smoke", "suites=[memory]", "index=flat", "index.metric=l2",
+        "dataset=fvecs", f"dataset.path={SIFT}", "--json",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    made = json.loads(finished.stdout)["record"]
+    recall = next(m for m in made["metrics"] if m["name"] == "memory.recall_at_10")
+    assert recall["value"] == recall["ci_low"] == 1.0
+    assert made["dataset"]["counts"] == {"vectors": 10_000, "queries": 100, "dimension": 128}
+    assert next(v for v in made["verdicts"] if v["title"] == "Ingestion rate")["verdict"] == "missing"
+
+
+@pytest.mark.slow
+def test_bad_input_ends_in_one_line_and_leaves_everything_as_it_was(workplace, tmp_path):
+    folder, _ = workplace
+    (tmp_path / "cut_base.fvecs").write_bytes(np.int32(4).tobytes() + b"\0" * 15)
+    (tmp_path / "few_base.fvecs").write_bytes((np.int32(4).tobytes() + b"\0" * 16) * 5)
+    before = [(path, path.stat().st_mtime_ns) for path in runs(folder)]
+    vectors = ["+profile=smoke", "suites=[memory]", "dataset=fvecs"]
+    for arguments, named in (
+        (["+profile=nope"], "known: high_performance"),
+        (["index.nprobe=-1"], "index.nprobe = -1"),
+        (["index.kind=IndexHNSV"], "known kinds"),
+        ([*vectors, "dataset.path=/no/such"], "/no/such"),
+        ([*vectors, f"dataset.path={tmp_path / 'cut_base.fvecs'}", "dataset.queries=1"], "cut_base.fvecs"),
+        ([*vectors, f"dataset.path={tmp_path / 'few_base.fvecs'}", "dataset.queries=1"], "nlist = 100"),
+        (["+profile=smoke", "dataset.documents=99", "dataset.queries=9"], "nlist = 100"),
+        (["+profile=smoke", "index=flat", "suite.query.k=301"], "k = 301"),
+        (["+profile=smoke", "index=pq", "suite.memory.ingest_documents=255"], r"2^nbits = 256"),
+        (["+profile=smoke", "dataset=synthetic", "dataset.vectors=1000"], "needs a data set of texts"),
+        (["+profile=smoke", "dataset.documents=10000000"], "dataset.documents = 10000000"),
+        (["+profile=smoke", "embedding=minilm", "embedding.model=no-such-model"], "no-such-model"),
+        (["+profile=smoke", "index=pq", "index.M=7"], "index.M = 7 does not divide the dimension 384"),
+        (["+profile=smoke", "paths.runs=/dev/null/runs"], "/dev/null"),
+        (["+profile=smoke", "paths.artifacts=/dev/null/artifacts"], "/dev/null"),
+        (["+profile=smoke", f"hydra.run.dir={before[0][0]}"], "holds a run already"),
+    ):
+        refused = bench(folder, "run", *arguments)
+        said = [line for line in refused.stderr.splitlines() if line.startswith("bench: ")]
+        assert refused.returncode == 2, (arguments, refused.stderr)
+        assert len(said) == 1, (arguments, refused.stderr)
+        assert named in said[0]
+        assert "Traceback" not in refused.stderr
+    assert [(path, path.stat().st_mtime_ns) for path in runs(folder)] == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_everything_and_leaves_earlier_runs(workplace):
+    folder, _ = workplace
+    before = runs(folder)
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", "+profile=smoke", "suite.query.requests=10000000"],
+        cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as started:  # fmt: skip
+        while "repeat 1" not in started.stderr.readline():
+            pass
+        time.sleep(2)
+        children = psutil.Process(started.pid).children(recursive=True)
+        assert children
+        started.send_signal(signal.SIGINT)
+        _, errors = started.communicate(timeout=30)
+    assert started.returncode == 130
+    assert errors.splitlines()[-1] == "bench: interrupted; earlier runs are untouched"
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    assert runs(folder) == before
+
+
+@pytest.mark.slow
+def test_a_trial_over_its_time_makes_the_run_invalid(workplace):
+    folder, _ = workplace
+    late = bench(
+        folder, "run", "+profile=smoke", "suite.query.requests=10000000", "trial.timeout=3", "trial.repeats=1"
+    )
+    assert late.returncode == 3
+    made, _ = record.read(runs(folder)[-1])
+    assert not made.validity.valid
+    assert any("stopped after 3 s" in reason for reason in made.validity.reasons)
+    assert any(m.name == "memory.search.latency.mean" for m in made.metrics)
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_every_cell_and_one_bad_cell_does_not_end_it(workplace):
+    folder, _ = workplace
+    swept = bench(
+        folder,
+        "run",
+        "-m",
+        "+profile=smoke",
+        "suites=[memory]",
+        "index=flat,pq",
+        "suite.memory.ingest_documents=255",
+    )
+    assert swept.returncode == 2
+    assert "2^nbits = 256" in swept.stderr
+    cells = [path for path in runs(folder)[-1].iterdir() if (path / "record.json").exists()]
+    assert [record.read(cell)[0].experiment["index"]["kind"] for cell in cells] == ["IndexFlat"]

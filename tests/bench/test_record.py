@@ -1,0 +1,62 @@
+import json
+
+import jsonschema
+import pandas as pd
+import pytest
+
+from bench import record
+from bench.errors import MeasurementError, UsageError
+from bench.machine import commit, describe, versions
+from bench.record import DatasetFacts, RunRecord, Validity
+from bench.trial import frame
+
+
+@pytest.fixture
+def made():
+    return RunRecord(
+        run_id="r", started_at="2026-01-01T00:00:00+00:00", wall=1.0, command=["+profile=smoke"],
+        experiment={}, not_used_yet=[], machine=describe(), versions=versions(), git=commit(),
+        dataset=DatasetFacts(name="d", sha256="0" * 64, counts={"documents": 3}, facts={}),
+        memory_vectors=None, trials=[], metrics=[], baseline="documented", verdicts=[],
+        validity=Validity(valid=True, reasons=[], notes=[]),
+    )  # fmt: skip
+
+
+def test_the_published_schema_is_the_models(made):
+    assert record.SCHEMA_FILE.read_text() == record.schema(), "run `python -m bench.record`"
+    schema = json.loads(record.schema())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(made.model_dump_json()), schema)
+
+
+def test_what_is_written_can_be_read(made, tmp_path):
+    row = {"suite": "memory", "series": "memory.peak", "phase": "", "repeat": 0, "seq": 0, "start": 0.0}
+    samples = frame([{**row, "value": 7.0, "items": 1}])
+    record.write(made, samples, tmp_path)
+    again, rows = record.read(tmp_path)
+    assert again == made
+    pd.testing.assert_frame_equal(rows, samples)
+    assert {path.name for path in tmp_path.iterdir()} == {"record.json", "samples.parquet"}
+
+
+def test_a_number_that_is_none_is_refused(made):
+    with pytest.raises(ValueError, match="finite"):
+        RunRecord.model_validate({**made.model_dump(), "wall": float("nan")})
+
+
+def test_reading_what_is_no_run_says_so(made, tmp_path):
+    with pytest.raises(UsageError, match="holds no readable run"):
+        record.read(tmp_path)
+    record.write(made, frame([]), tmp_path)
+    whole = json.loads((tmp_path / "record.json").read_text())
+    (tmp_path / "record.json").write_text(json.dumps({**whole, "schema_version": 99}))
+    with pytest.raises(UsageError, match=r"schema_version = 99.*expected schema 1"):
+        record.read(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    record.write_atomically(tmp_path / "a", b"old")
+    (tmp_path / ".a.tmp").mkdir()  # in the way of the draft
+    with pytest.raises((MeasurementError, IsADirectoryError)):
+        record.write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
