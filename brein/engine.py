@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any, Self
-
-import numpy as np
-import numpy.typing as npt
 
 from brein import embedding, index
 from brein.cache import CacheStats, MemoryCache, codec
@@ -19,19 +16,20 @@ from brein.config import EngineConfig
 from brein.embedding import Embedder
 from brein.errors import ClosedError, ConfigError, DataError, StorageError
 from brein.index import Index
-from brein.records import Document, Hit
+from brein.index.base import write_flushed
+from brein.index.flat import FlatConfig
+from brein.records import Document, FloatArray, Hit
 from brein.storage import DocumentStore
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class Engine:
     """A semantic memory. Make one with `Engine.open`; it is a context manager that closes itself.
 
     Documents are the truth and live in SQLite; the index is derived from them, saved by `close()`, and
-    rebuilt by `open()` when it is missing, damaged, older than the documents or built otherwise. The model
-    is loaded when the first text needs it. Safe to use from several threads: embedding runs in parallel,
-    index and store one call at a time.
+    rebuilt by `open()` when it is missing, damaged, older than the documents or built otherwise. As long as
+    there are fewer documents than the index needs to train, an exact index stands in for it. The model is
+    loaded when the first text needs it. Safe to use from several threads: embedding runs in parallel, index
+    and store one call at a time. One engine at a time may have a folder open.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -43,29 +41,25 @@ class Engine:
         self._closed = False
         self._embeddings = MemoryCache(cache.embedding.maxsize, cache.embedding.ttl, cache.max_bytes)
         self._results = MemoryCache(cache.search.maxsize, cache.search.ttl, cache.max_bytes)
-        if config.path is not None:
-            try:
-                config.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StorageError(
-                    f"path = {config.path}: {error.strerror}; choose a folder you can write"
-                ) from None
+        self._space = json.dumps(embedding.space(config.embedding), sort_keys=True)
+        self._folder = None if config.path is None else _claim(config.path)
         self._documents = DocumentStore(config.storage, config.path and config.path / "documents.sqlite")
         self._generation = self._documents.generation
+        self._saved_generation: int | None = None  # that of the index on disk
 
     @classmethod
     def open(cls, config: EngineConfig | None = None) -> Self:
         """Open the engine at `config.path`, creating it if nothing is there.
 
         Raises:
-            StorageError: the folder is not an engine's, or cannot be used.
+            StorageError: the folder is not an engine's, is open in another engine, or cannot be used.
             ConfigError: its documents were embedded with another model.
         """
         engine = cls(config or EngineConfig())
         try:
             engine._open_index()
         except BaseException:
-            engine._documents.close()
+            engine._release()
             raise
         return engine
 
@@ -75,8 +69,8 @@ class Engine:
         `vectors`, float32 (n, d), spares the embedding of documents embedded before with the same model.
 
         Raises:
-            DataError: a text or id is empty or not storable, an id is given twice, or the index cannot train
-                on so few documents. Nothing is ingested then.
+            DataError: a text or id is empty or not storable, an id is given twice, or the vectors have the
+                wrong shape. Nothing is ingested then.
         """
         self._check_open()
         if not documents:
@@ -86,11 +80,14 @@ class Engine:
             vectors = self._model.embed([document.text for document in documents])
         ids = [document.id for document in documents]
         with self._lock:
-            target = self._trained_index(len(documents), vectors)  # can fail, so it comes before any change
+            self._check_vectors(len(documents), vectors)  # can fail, so it comes before any change
             replaced = self._documents.existing(ids)
             self._documents.add(documents, vectors, self._space)
-            target.remove(replaced)
-            target.add(ids, vectors)
+            if self._index is None or (self._stands_in and len(self._documents) >= self._training_minimum):
+                self._rebuild_index()
+            else:
+                self._index.remove(replaced)
+                self._index.add(ids, vectors)
             self._changed()
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -157,7 +154,7 @@ class Engine:
             try:
                 self._save_index()
             finally:
-                self._documents.close()
+                self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -173,10 +170,6 @@ class Engine:
             if self._embedder is None:
                 self._embedder = embedding.create(self.config.embedding)
             return self._embedder
-
-    @cached_property
-    def _space(self) -> str:
-        return json.dumps(embedding.space(self.config.embedding), sort_keys=True)
 
     def _embed_query(self, query: str) -> FloatArray:
         if (cached := self._embeddings.get(query)) is not None:
@@ -195,15 +188,16 @@ class Engine:
             texts = self._documents.texts(ids[0])
         return [Hit(id_, float(score), texts[id_]) for id_, score in zip(ids[0], scores[0], strict=False)]
 
-    def _trained_index(self, count: int, vectors: FloatArray) -> Index[Any]:
+    def _check_vectors(self, count: int, vectors: FloatArray) -> None:
         if vectors.ndim != 2 or len(vectors) != count:
             raise DataError(f"{count} documents take vectors of shape ({count}, d); got {vectors.shape}")
-        target = self._index or index.create(self.config.index, vectors.shape[1])
-        if vectors.shape[1] != target.dimension:
-            raise DataError(f"vectors have {vectors.shape[1]} components; this engine's {target.dimension}")
-        target.train(vectors)
-        self._index = target
-        return target
+        if self._index is not None:
+            if vectors.shape[1] != self._index.dimension:
+                raise DataError(
+                    f"vectors have {vectors.shape[1]} components; this engine's {self._index.dimension}"
+                )
+        else:
+            index.create(self.config.index, vectors.shape[1])  # refuses a dimension it cannot have
 
     def _changed(self) -> None:
         self._generation = self._documents.generation
@@ -224,12 +218,25 @@ class Engine:
                 f"the documents in {self.config.path} were embedded in the space {self._documents.space}, "
                 f"the configured one is {self._space}; configure that embedding, or use another path"
             )
-        saved = self._saved_index()
-        if saved is not None:
-            self._index = saved
-            return
+        self._index = self._saved_index()
+        if self._index is None:
+            self._rebuild_index()
+
+    @property
+    def _training_minimum(self) -> int:
+        return self.config.index.training_minimum[0]
+
+    @property
+    def _stands_in(self) -> bool:
+        return self._index is not None and self._index.config.kind != self.config.index.kind
+
+    def _rebuild_index(self) -> None:
         ids, vectors = self._documents.vectors()
-        self._trained_index(len(ids), vectors).add(ids, vectors)
+        enough = len(ids) >= self._training_minimum
+        config = self.config.index if enough else FlatConfig(metric=self.config.index.metric)
+        rebuilt = index.create(config, vectors.shape[1])
+        rebuilt.add(ids, vectors)
+        self._index = rebuilt
 
     def _saved_index(self) -> Index[Any] | None:
         if self.config.path is None:
@@ -239,21 +246,44 @@ class Engine:
             facts = json.loads((folder / "saved.json").read_bytes())
             if facts["generation"] != self._generation:
                 return None
-            return index.load(self.config.index, facts["dimension"], folder)
+            saved = index.load(self.config.index, facts["dimension"], folder)
         except (OSError, ValueError, KeyError, TypeError, StorageError):
             return None  # the index can always be made again from the documents
+        self._saved_generation = self._generation
+        return saved
 
     def _save_index(self) -> None:
-        if self.config.path is None or self._index is None:
+        if self.config.path is None or self._index is None or self._stands_in:
+            return
+        if self._saved_generation == self._generation:
             return
         folder = self.config.path / "index"
         marker = folder / "saved.json"
         marker.unlink(missing_ok=True)  # until the new files are all there, the index counts as missing
         self._index.save(folder)
         facts = {"generation": self._generation, "dimension": self._index.dimension}
-        draft = Path(folder / ".saved.json")
-        draft.write_text(json.dumps(facts))
-        os.replace(draft, marker)
+        write_flushed(folder / ".saved.json", json.dumps(facts).encode())
+        os.replace(folder / ".saved.json", marker)
+
+    def _release(self) -> None:
+        self._documents.close()
+        if self._folder is not None:
+            os.close(self._folder)
+
+
+def _claim(path: Path) -> int:
+    """Make the folder and lock it for this engine; the lock ends with the process, however that ends."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise StorageError(f"path = {path}: {error.strerror}; choose a folder you can write") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(folder)
+        raise StorageError(f"path = {path} is open in another engine; close that one first") from None
+    return folder
 
 
 def _check_documents(documents: Sequence[Document]) -> None:

@@ -15,7 +15,7 @@ from brein.errors import ConfigError
 class Settings(BaseModel):
     """Base of every configuration model: frozen, unknown keys forbidden, nothing coerced."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
     def read(cls, text: str) -> Self:

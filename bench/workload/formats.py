@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import UsageError
-from bench.workload.dataset import FloatArray, IntArray
+from bench.workload.dataset import IntArray
+from brein.records import FloatArray
 
 MAX_DIMENSION = 65_536
 _AGAIN = "fetch or write the file again"

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from bench.config import SyntheticConfig
 from bench.errors import UsageError
-from bench.workload.dataset import FloatArray, VectorDataset
+from bench.workload.dataset import VectorDataset
+from brein.records import FloatArray
 
 FALL = 0.4  # exponent of the spectrum's fall with rank
 REMAINDER = 0.2  # standard deviation over all directions together, in units of the clusters' own

@@ -10,8 +10,9 @@ import numpy as np
 from bench import process
 from bench.artifacts import Store
 from bench.machine import usable_cores
-from bench.workload.dataset import FloatArray, IntArray
+from bench.workload.dataset import IntArray
 from bench.workload.embeddings import Vectors
+from brein.records import FloatArray
 
 DEPTH = 100  # true neighbours kept for each query
 _BLOCK = 65_536  # vectors compared at once: bounds memory to queries × block float32

@@ -13,7 +13,7 @@ from brein.embedding.transformer import (
     TransformerConfig,
     TransformerEmbedder,
     model_folder,
-    weights_sha256,
+    model_sha256,
 )
 
 EMBEDDERS: dict[str, Any] = {
@@ -44,11 +44,14 @@ def tokenizer(config: EmbeddingConfig) -> Tokenizer:
 
 
 def space(config: EmbeddingConfig) -> dict[str, Any]:
-    """What makes vectors comparable, as JSON: those of equal spaces may lie in one index."""
+    """What makes vectors comparable, as JSON: those of equal spaces may lie in one index.
+
+    A model that is neither the default nor a folder is known by its name alone.
+    """
     facts: dict[str, Any] = config.model_dump(mode="json", exclude={"batch_size", "max_tokens"})
     folder = model_folder(config.model) if config.kind == "transformer" else None
     if folder is not None:
-        facts["model"] = weights_sha256(folder)
+        facts["model"] = model_sha256(folder)
     return facts
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
+from brein.records import FloatArray
 
-FloatArray = npt.NDArray[np.float32]
 Span = tuple[int, int]
 
 

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from brein.embedding.base import Embedder, FloatArray, Span, Tokenizer
+from brein.embedding.base import Embedder, Span, Tokenizer
+from brein.records import FloatArray
 from brein.settings import Settings
 
 _WORD = re.compile(r"\w+")

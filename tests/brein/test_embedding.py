@@ -11,7 +11,7 @@ import pytest
 from brein import embedding
 from brein.embedding import EMBEDDERS
 from brein.embedding.hashing import HashingConfig
-from brein.embedding.transformer import DEFAULT_SHA256, TransformerConfig, weights_sha256
+from brein.embedding.transformer import DEFAULT_MODEL, TransformerConfig, model_folder
 from brein.errors import ModelError
 
 TEXTS = [
@@ -80,8 +80,12 @@ def test_tokens_are_pieces_of_the_text_in_order(config):
         assert len(tokens) >= len(text.split())
 
 
-def test_the_packaged_weights_are_the_published_ones():
-    assert weights_sha256(PACKAGED) == DEFAULT_SHA256
+def test_the_packaged_model_is_accepted_and_a_folder_of_its_name_is_not_mistaken_for_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DEFAULT_MODEL).mkdir()
+    assert model_folder(DEFAULT_MODEL) == PACKAGED
 
 
 def test_other_weights_under_the_default_name_are_refused(tmp_path, monkeypatch):
@@ -114,9 +118,21 @@ def test_any_model_loads_by_path_and_its_weights_are_its_identity(tmp_path):
     config = TransformerConfig(model=str(path))
     assert embedding.create(config).embed(TEXTS).shape == (3, 32)
     before = embedding.identity(config)
-    assert before["model"] != DEFAULT_SHA256
+    assert before["model"] != embedding.identity(TransformerConfig())["model"]
     assert embedding.identity(config.model_copy(update={"batch_size": 7})) == before
-    assert embedding.identity(config.model_copy(update={"max_tokens": 7})) != before
+    shorter = config.model_copy(update={"max_tokens": 7})
+    assert embedding.identity(shorter) != before
+    assert embedding.space(shorter) == embedding.space(config)
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    (copy / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
+    assert embedding.space(TransformerConfig(model=str(copy))) != embedding.space(config)
+
+
+@pytest.mark.slow
+def test_more_tokens_than_the_model_has_are_refused():
+    with pytest.raises(ModelError, match=r"max_tokens = 4096: all-MiniLM-L6-v2 takes at most \d+"):
+        embedding.create(TransformerConfig(max_tokens=4096))
 
 
 @pytest.mark.slow

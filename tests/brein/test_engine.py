@@ -179,13 +179,47 @@ def test_vectors_of_the_wrong_shape_are_refused_and_nothing_kept(engine):
     assert engine.get("a") is None
 
 
-def test_too_few_documents_to_train_are_refused_and_nothing_kept(tmp_path):
-    with Engine.open(config_of(tmp_path / "e", "IndexIVFFlat")) as engine:
-        with pytest.raises(DataError, match="nlist = 4"):
-            engine.ingest(DOCUMENTS[:3])
-        assert len(engine) == 0
+@pytest.mark.parametrize("kind", ["IndexIVFFlat", "IndexPQ"])
+def test_until_the_index_can_train_an_exact_one_stands_in(tmp_path, kind):
+    config = config_of(tmp_path / "e", kind)
+    with Engine.open(config) as engine:
+        for document in DOCUMENTS[:3]:
+            engine.ingest([document])
+        assert [engine.search(d.text, 1)[0].id for d in DOCUMENTS[:3]] == ["d0", "d1", "d2"]
+        assert engine._index.config.kind == "IndexFlat"
+    with Engine.open(config) as engine:
+        assert ids(engine.search(DOCUMENTS[1].text, 1)) == ["d1"]
         engine.ingest(DOCUMENTS)
+        assert engine._index.config.kind == kind
+        assert len(engine._index) == len(engine) == 60
+
+
+def test_documents_too_few_to_train_again_stay_searchable(tmp_path):
+    config = config_of(tmp_path / "e", "IndexIVFFlat")
+    with Engine.open(config) as engine:
+        engine.ingest(DOCUMENTS[:5])
+        engine.delete(["d0", "d1"])
+    (tmp_path / "e" / "index" / "index.faiss").unlink()
+    with Engine.open(config) as engine:
+        assert ids(engine.search(DOCUMENTS[3].text, 1)) == ["d3"]
+
+
+def test_a_folder_open_in_one_engine_is_refused_to_another(tmp_path):
+    with Engine.open(config_of(tmp_path)) as engine:
+        engine.ingest(DOCUMENTS)
+        with pytest.raises(StorageError, match="open in another engine"):
+            Engine.open(config_of(tmp_path))
+    with Engine.open(config_of(tmp_path)) as engine:
         assert len(engine) == 60
+
+
+def test_closing_without_a_change_writes_nothing(config):
+    with Engine.open(config) as engine:
+        engine.ingest(DOCUMENTS)
+    before = {path: path.stat().st_mtime_ns for path in (config.path / "index").iterdir()}
+    with Engine.open(config) as engine:
+        engine.search("river", 3)
+    assert {path: path.stat().st_mtime_ns for path in (config.path / "index").iterdir()} == before
 
 
 def test_an_empty_engine_finds_nothing(config):
