@@ -56,6 +56,12 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
         return Artifact(folder, built=True)
 
+    def scratch(self) -> Path:
+        """A folder for what a trial throws away, on the disk the artifacts are on."""
+        folder = self.root / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
 
 def key(content: Mapping[str, Any]) -> str:
     """Hash of a JSON object, independent of the order of its keys."""

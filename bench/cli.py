@@ -7,11 +7,7 @@ import os
 import sys
 from types import ModuleType
 
-from hydra.errors import HydraException
-
-from bench.config import one_line
-from bench.errors import BenchError
-from brein.errors import BreinError
+from bench.errors import explain
 
 COMMANDS = ("run", "data")  # modules of bench.commands, loaded when they are called
 
@@ -43,11 +39,8 @@ def main(argv: list[str]) -> int:
         return int(_command(name).main(rest))
     except KeyboardInterrupt:
         return _fail("interrupted; earlier runs are untouched", 130)
-    except (BenchError, BreinError, HydraException) as error:
-        return _fail(one_line(error), getattr(error, "exit_code", 2))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}; check the path and its permissions", 2)
+    except Exception as error:
+        return _fail(*explain(error))
 
 
 def _command(name: str) -> ModuleType:

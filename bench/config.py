@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.errors import UsageError
+from bench.errors import UsageError, one_line
 from brein.cache import CacheConfig
 from brein.config import AgentsConfig, EngineConfig
 from brein.embedding import EmbeddingConfig
 from brein.errors import ConfigError
-from brein.index import IndexConfig
+from brein.index import IndexConfig, Metric
 from brein.settings import Settings
 from brein.storage import StorageConfig
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).resolve().parent
 # Beside the package in a checkout, inside it once installed from a wheel.
 CONF = next(path for path in (_HERE / "conf", _HERE.parent / "conf") if path.is_dir())
-
-VectorMetric = Literal["cosine", "inner_product", "l2"]
 
 
 # --- datasets ------------------------------------------------------------------------------------
@@ -79,7 +77,7 @@ class VectorFileConfig(Settings):
 
     kind: Literal["fvecs", "fbin", "hdf5", "npy"]
     path: Path = Field(description="a folder, or the file that holds the vectors")
-    metric: VectorMetric | None = Field(description="metric of the published ground truth; null: unknown")
+    metric: Metric | None = Field(description="metric of the published ground truth; null: unknown")
     vectors: int | None = Field(ge=1, description="vectors to keep, first rows first; null keeps all")
     queries: int | None = Field(ge=1, description="query vectors to keep; null keeps all")
 
@@ -103,7 +101,7 @@ TextConfig = PydocsConfig | BeirConfig
 class MemoryConfig(Settings):
     """What the memory suite does in each trial."""
 
-    k: int = Field(ge=1, le=1000, description="neighbours a search asks for")
+    k: int = Field(ge=10, le=1000, description="neighbours a search asks for; quality is judged at 10")
     searches: int = Field(ge=1, description="timed single-query searches")
     warmup: int = Field(ge=0, description="untimed searches before them")
     ingest_documents: int = Field(
@@ -114,7 +112,7 @@ class MemoryConfig(Settings):
 class QueryConfig(Settings):
     """What the query suite does in each trial."""
 
-    k: int = Field(ge=1, le=1000, description="hits a search asks for")
+    k: int = Field(ge=10, le=1000, description="hits a search asks for; quality is judged at 10")
     warmup: int = Field(ge=0, description="untimed searches before the first timed one")
     requests: int = Field(ge=1, description="requests of the Zipf stream")
     zipf_exponent: float = Field(ge=0, le=10, description="popularity skew of that stream; 0 is uniform")
@@ -133,7 +131,9 @@ class TrialConfig(Settings):
     repeats: int = Field(ge=1, le=1000, description="processes per suite; an interval needs at least 5")
     seed: int = Field(ge=0, description="seed from which every trial's own seed is derived")
     threads: int | None = Field(ge=1, description="compute threads of a trial; null: one per usable core")
-    timeout: float = Field(gt=0, description="seconds after which a trial is stopped and recorded as failed")
+    timeout: float = Field(
+        gt=0, le=86_400, description="seconds after which a trial is stopped and recorded as failed"
+    )
 
 
 class ProfilerConfig(Settings):
@@ -195,6 +195,9 @@ class ExperimentConfig(Settings):
     profiler: ProfilerConfig
     baseline: BaselineConfig
     paths: PathsConfig
+    inert: dict[str, int | float | bool | str] = Field(
+        description="keys of the guide's JSON profile that change nothing here, kept for the record"
+    )
 
     @model_validator(mode="after")
     def _suites_are_known(self) -> ExperimentConfig:
@@ -262,15 +265,6 @@ def from_overrides(overrides: list[str]) -> ExperimentConfig:
 def _unknown_key(error: Exception) -> str | None:
     """Hydra answers an unknown key with advice to force it in, which the models below would refuse."""
     found = re.match(r"Could not override '([^']+)'", str(error))
+    if found and found[1] in ("profile", "sweep"):
+        return f"presets are added, not overridden: write +{found[1]}=NAME"
     return found and f"{found[1]} is not a setting of the options chosen; `--cfg job` prints those that are"
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text on a single line, without the noise of its library."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    kept = [
-        line
-        for line in lines
-        if line and not line.startswith(("full_key", "object_type", "Config search", "provider="))
-    ]
-    return " ".join(kept)

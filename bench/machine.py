@@ -69,6 +69,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def compute_threads(wanted: int | None) -> int:
+    """Threads of a trial: those asked for, or one for each usable core."""
+    return wanted or usable_cores()
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a figure; absent ones are left out."""
     found = {"python": platform.python_version()}
@@ -83,6 +88,7 @@ def versions() -> dict[str, str]:
 def commit() -> Git | None:
     """The commit of the checkout this package lies in; None outside one."""
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # not another project's checkout
         head = _git("rev-parse", "HEAD")
         return Git(commit=head, dirty=bool(_git("status", "--porcelain", "--untracked-files=no")))
     except (OSError, subprocess.SubprocessError):

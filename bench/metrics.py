@@ -4,7 +4,7 @@ Metrics are derived from raw samples, never measured. A sample is one row of `sa
 
     suite, series, phase   what was sampled; `phase` tells apart series of one name
     repeat, seq            which process of the trial, and the order within it
-    start                  seconds since the trial's process began measuring
+    start                  seconds since its series began
     value                  seconds for timings, bytes for sizes
     items                  how many things the value stands for (documents of an ingest), else 1
     query                  the query's id, where there is one
@@ -205,7 +205,7 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
         value=value,
         ci_low=interval and interval.low,
         ci_high=interval and interval.high,
-        n=len(rows),
+        n=len(rows) if metric.quality is None else int(rows[metric.quality].count()),
         repeats=repeats,
         labels=labels,
         reason=reason,

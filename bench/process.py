@@ -30,6 +30,9 @@ from brein.errors import BreinError
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
+_LONGEST = 24 * 3600.0  # seconds that making an artifact may take
+
+
 def call(target: str, argument: Mapping[str, Any], *, threads: int) -> dict[str, Any]:
     """Call `target`, "module:function", with `argument` in a fresh process and return its result.
 
@@ -37,10 +40,10 @@ def call(target: str, argument: Mapping[str, Any], *, threads: int) -> dict[str,
 
     Raises:
         UsageError: the function refused its input; the line is the child's own.
-        MeasurementError: the process crashed or was killed; the line says how.
+        MeasurementError: the process crashed, was killed or took over a day; the line says which.
     """
     with Child(target, argument, threads=threads) as child:
-        return child.result()
+        return child.result(_LONGEST)
 
 
 class Child:
@@ -53,6 +56,7 @@ class Child:
         self._log = folder / "output.log"
         self._result = folder / "result.json"
         self._prepared, writable = os.pipe()
+        self._overran: float | None = None
         variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -67,11 +71,14 @@ class Child:
         os.close(writable)
 
     def wait_until_prepared(self, timeout: float) -> None:
-        """Wait until the function has yielded, or its process has ended, or `timeout` seconds are over."""
+        """Wait until the function has yielded or its process has ended; end it after `timeout` seconds."""
         if select.select([self._prepared], [], [], timeout)[0]:
             os.read(self._prepared, 1)
+        else:
+            self._overran = timeout
+            self._end()
 
-    def result(self, timeout: float | None = None) -> dict[str, Any]:
+    def result(self, timeout: float) -> dict[str, Any]:
         """Tell the function to go on, wait for its end, `timeout` seconds at most, and return its result.
 
         Raises:
@@ -81,7 +88,10 @@ class Child:
         try:
             self._process.communicate(b"go\n", timeout)
         except subprocess.TimeoutExpired:
-            raise MeasurementError(f"stopped after {timeout:g} s, its limit (trial.timeout)") from None
+            self._overran = timeout
+            self._end()  # at once: it must not run beside the next measurement
+        if self._overran is not None:
+            raise MeasurementError(f"stopped after {self._overran:g} s, its limit (trial.timeout)")
         outcome = json.loads(self._result.read_text()) if self._result.exists() else {}
         if "refused" in outcome:
             raise UsageError(outcome["refused"])
@@ -100,17 +110,20 @@ class Child:
             return f"killed by {signal.Signals(-status).name}{last}"
         return f"exited with status {status}{last}"
 
+    def _end(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._end()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process.wait()
         os.close(self._prepared)
         self._folder.cleanup()
 
@@ -124,7 +137,8 @@ def main(target: str, folder: Path, prepared: int) -> None:
         if inspect.isgenerator(made):
             next(made)
             os.write(prepared, b"r")
-            sys.stdin.readline()
+            if not sys.stdin.readline():
+                return  # the parent is gone
             made = _end_of(made)
         outcome = {"result": made}
     except (BreinError, BenchError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,7 +89,9 @@ class RunRecord(_Part):
     wall: float = Field(description="seconds the run took")
     command: list[str] = Field(description="the overrides that reproduce it")
     experiment: dict[str, Any] = Field(description="the whole composed configuration")
-    not_used_yet: list[str] = Field(description="settings that were kept but that no code acts on yet")
+    not_used_yet: list[str] = Field(
+        description="settings kept though nothing acts on them: of parts to come, and inert keys of a profile"
+    )
     machine: Machine
     versions: dict[str, str]
     git: Git | None
@@ -98,6 +101,9 @@ class RunRecord(_Part):
     )
     trials: list[Trial]
     metrics: list[Measured]
+    conditions: dict[str, str] = Field(
+        description="what a series of samples was measured on, by its name and phase: documents, tokens, …"
+    )
     validity: Validity
     baseline: str
     verdicts: list[Verdict]
@@ -143,7 +149,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise MeasurementError(
             f"{path} cannot be written: {error.strerror}; free space and run again"
         ) from None

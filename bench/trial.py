@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,26 +14,12 @@ from typing import TYPE_CHECKING, Any
 from bench import record
 from bench.config import TrialConfig
 from bench.errors import BenchError
-from bench.machine import usable_cores
+from bench.machine import compute_threads
 from bench.metrics import COLUMNS
 from bench.process import Child
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One measurement to repeat: a function, "module:function", and its JSON argument.
-
-    The function runs in a child with `argument`, a `seed` and the number of the `repeat`. It is a generator:
-    it prepares, yields once, measures when it is resumed, and returns what `report` makes.
-    """
-
-    suite: str
-    phase: str
-    target: str
-    argument: Mapping[str, Any]
 
 
 # What a trial's function is: see `Plan`.
@@ -52,6 +38,23 @@ class Samples:
         self.rows.append(
             {**self._fixed, "seq": len(self.rows), "start": start, "value": value, "items": items, **more}
         )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One measurement to repeat: a function, "module:function", and its JSON argument.
+
+    The function runs in a child with `argument` and a `seed`. It is a generator:
+    it prepares, yields once, measures when it is resumed, and returns what `report` makes. `conditions` say
+    what a series is measured on. `known` are samples taken already, when an artifact was made.
+    """
+
+    suite: str
+    phase: str
+    target: str
+    argument: Mapping[str, Any]
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    known: Sequence[Samples] = ()
 
 
 def report(*samples: Samples, **facts: Any) -> dict[str, Any]:
@@ -74,7 +77,12 @@ def run_all(plans: Sequence[Plan], config: TrialConfig, say: Callable[[str], Non
     or runs too long is recorded as failed, and the rest goes on.
     """
     trials: list[record.Trial] = []
-    rows: list[dict[str, Any]] = []
+    rows = [
+        {"suite": plan.suite, "repeat": 0, **row}
+        for plan in plans
+        for samples in plan.known
+        for row in samples.rows
+    ]
     for repeat in range(config.repeats):
         say(f"repeat {repeat + 1} of {config.repeats}")
         for trial, made in _run_round(plans, repeat, config):
@@ -86,11 +94,11 @@ def run_all(plans: Sequence[Plan], config: TrialConfig, say: Callable[[str], Non
 def _run_round(
     plans: Sequence[Plan], repeat: int, config: TrialConfig
 ) -> Iterator[tuple[record.Trial, list[dict[str, Any]]]]:
-    threads = config.threads or usable_cores()
+    threads = compute_threads(config.threads)
     with ExitStack() as stack:
         children = []
         for plan in plans:
-            argument = {**plan.argument, "seed": _seed(config.seed, plan, repeat), "repeat": repeat}
+            argument = {**plan.argument, "seed": _seed(config.seed, plan, repeat)}
             children.append(stack.enter_context(Child(plan.target, argument, threads=threads)))
         for child in children:
             child.wait_until_prepared(config.timeout)
@@ -117,7 +125,7 @@ def _measure(
         reason=reason,
         started_at=started_at.isoformat(timespec="seconds"),
         wall=time.perf_counter() - start,
-        facts={"threads": config.threads or usable_cores(), **result["facts"]},
+        facts={"threads": compute_threads(config.threads), **result["facts"]},
     )
     return trial, result["rows"]
 

@@ -44,7 +44,7 @@ class GuideProfile:
     """An engine configuration read from a JSON profile, and the profile's keys that change nothing."""
 
     engine: EngineConfig
-    inert: tuple[str, ...]
+    inert: Mapping[str, Any]
 
 
 # Where each key of the guide's JSON profiles goes; index parameters go to the index of their own name.
@@ -74,7 +74,7 @@ def read_guide_profile(profile: Mapping[str, Any]) -> GuideProfile:
         "cache": {},
         "agents": {},
     }
-    inert = []
+    inert = {}
     for name, value in flat.items():
         section, _, key = name.partition(".")
         if name in _CACHE_KEYS:
@@ -87,13 +87,13 @@ def read_guide_profile(profile: Mapping[str, Any]) -> GuideProfile:
         elif name in _INERT_KEYS or (
             section == "memory" and any(key in _parameters(kind) for kind in INDEXES)
         ):
-            inert.append(f"performance.{name}")
+            inert[f"performance.{name}"] = value
         else:
             raise ConfigError(
                 f"performance.{name} = {value!r} is not a key of the guide's profiles; remove it"
             )
     try:
-        return GuideProfile(EngineConfig.model_validate(parts), tuple(inert))
+        return GuideProfile(EngineConfig.model_validate(parts), inert)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
 

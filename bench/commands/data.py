@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from bench.errors import UsageError
 from bench.workload import recipes
 from bench.workload.recipes import Recipe
 
@@ -33,8 +35,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as every command does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench data", description=f"{SUMMARY.capitalize()}.")
+    parser = _Parser(prog="python -m bench data", description=f"{SUMMARY.capitalize()}.")
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="every recipe, and whether its data is here")
     listing.add_argument("--json", action="store_true", help="one JSON object on standard output")

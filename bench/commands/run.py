@@ -20,7 +20,7 @@ from bench import config, machine, metrics, record, reports, suites, trial, vali
 from bench.artifacts import Store
 from bench.config import ExperimentConfig
 from bench.decide import baseline
-from bench.errors import BenchError, UsageError
+from bench.errors import MeasurementError, UsageError, explain
 from bench.record import RunRecord
 from bench.reports import terminal
 from bench.workload.dataset import TextDataset
@@ -37,39 +37,55 @@ def main(argv: list[str]) -> int:
     """Run one experiment, or a sweep of them, and return the exit code."""
     as_json = "--json" in argv
     overrides = [argument for argument in argv if argument != "--json"]
-    if not any(argument.startswith("-") for argument in overrides):
-        config.from_overrides(overrides)  # refuse a bad experiment before its folder exists
+    flags = [argument for argument in overrides if argument.startswith("-")]
+    if not flags:
+        # Before Hydra makes the run's folder, or writes into the one it is given.
+        config.from_overrides(overrides)
+        for override in overrides:
+            if override.startswith("hydra.run.dir="):
+                _refuse_used(Path(override.partition("=")[2]))
     codes: list[int] = []
+    answers: list[dict[str, Any]] = []
 
     def task(composed: DictConfig) -> None:
         # Hydra would add lines of its own to an error, and end a sweep at its first.
         try:
-            codes.append(_run(config.read(composed), overrides, as_json))
-        except BenchError as error:
-            sys.stderr.write(f"bench: {error}\n")
-            codes.append(error.exit_code)
+            code, answer = _run(config.read(composed), as_json)
+            answers.append(answer)
+        except Exception as error:
+            message, code = explain(error)
+            sys.stderr.write(f"bench: {message}\n")
+        codes.append(code)
 
     sys.argv = ["python -m bench run", *overrides]  # where hydra.main looks
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(task)()
+    if as_json and answers:
+        sys.stdout.write(json.dumps({"runs": answers} if flags else answers[0]) + "\n")
     return max(codes, default=0)
 
 
-def _run(experiment: ExperimentConfig, overrides: list[str], as_json: bool) -> int:
-    """One run, into the folder Hydra made for it."""
+def _run(experiment: ExperimentConfig, as_json: bool) -> tuple[int, dict[str, Any]]:
+    """One run, into the folder Hydra made for it: its exit code, and its answer as JSON."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    overrides = list(HydraConfig.get().overrides.task)
     with _own_folder(folder):
         made, samples = measure(
             experiment, _run_id(folder, experiment), overrides, _progress(Console(stderr=True))
         )
         record.write(made, samples, folder)
     page = reports.write(made, samples, folder)
-    if as_json:
-        sys.stdout.write(json.dumps({"folder": str(folder), "record": made.model_dump(mode="json")}) + "\n")
-    else:
+    if not as_json:
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(terminal.table(made))
-        console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False)
-    return 0 if made.validity.valid else 3
+        console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False, markup=False)
+    answer = {"folder": str(folder), "record": made.model_dump(mode="json")}
+    return 0 if made.validity.valid else MeasurementError.exit_code, answer
+
+
+def _refuse_used(folder: Path) -> None:
+    """Raises UsageError: the folder holds a run."""
+    if (folder / "record.json").exists():
+        raise UsageError(f"{folder} holds a run already; choose another hydra.run.dir")
 
 
 @contextmanager
@@ -79,8 +95,7 @@ def _own_folder(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: the folder holds a run.
     """
-    if (folder / "record.json").exists():
-        raise UsageError(f"{folder} holds a run already; choose another hydra.run.dir")
+    _refuse_used(folder)
     try:
         yield
     except BaseException:
@@ -107,13 +122,14 @@ def measure(
     plans = [plan for suite in chosen for plan in suite.plan(prepared)]
     outcome = trial.run_all(plans, experiment.trial, say)
     measured = metrics.derive(outcome.samples)
+    conditions = {series: text for plan in plans for series, text in plan.conditions.items()}
     made = RunRecord(
         run_id=run_id,
         started_at=started_at.isoformat(timespec="seconds"),
         wall=time.perf_counter() - start,
         command=overrides,
         experiment=experiment.model_dump(mode="json"),
-        not_used_yet=list(experiment.engine.unused()),
+        not_used_yet=[*experiment.engine.unused(), *experiment.inert],
         machine=described,
         versions=machine.versions(),
         git=machine.commit(),
@@ -121,9 +137,10 @@ def measure(
         memory_vectors=prepared.memory_vectors and suites.facts(prepared.memory_vectors),
         trials=outcome.trials,
         metrics=measured,
+        conditions=conditions,
         validity=validity.judge(experiment.suites, outcome.trials, measured, described),
         baseline=experiment.baseline.name,
-        verdicts=baseline.judge(experiment.baseline, measured),
+        verdicts=baseline.judge(experiment.baseline, measured, outcome.trials, conditions),
     )
     return made, outcome.samples
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from bench.config import BaselineConfig, BaselineFigure
 from bench.errors import UsageError
 from bench.metrics import METRICS, Measured
-from bench.record import Verdict
+from bench.record import Trial, Verdict
 
+_SUITES = {metric.suite for metric in METRICS.values()}
 Word = Literal["pass", "miss", "not proven", "missing"]
 
 
@@ -19,10 +20,12 @@ def check(baseline: BaselineConfig) -> None:
     Metrics that no suite gives yet may be named: their figures are reported as missing.
 
     Raises:
-        UsageError: a unit or direction differs from the metric's.
+        UsageError: a metric of a suite there is does not exist, or its unit or direction differs.
     """
     for figure in baseline.figures:
         metric = METRICS.get(figure.metric)
+        if metric is None and figure.suite in _SUITES:
+            raise UsageError(f"baseline {baseline.name}, {figure.title}: {figure.metric} is not a metric")
         if metric and (metric.unit, metric.better) != (figure.unit, figure.better):
             raise UsageError(
                 f"baseline {baseline.name}, {figure.title}: {figure.metric} is in "
@@ -31,23 +34,38 @@ def check(baseline: BaselineConfig) -> None:
             )
 
 
-def judge(baseline: BaselineConfig, metrics: Sequence[Measured]) -> list[Verdict]:
-    """One verdict for each figure, in the baseline's order."""
-    return [_judge_one(figure, _find(figure, metrics)) for figure in baseline.figures]
+def judge(
+    baseline: BaselineConfig,
+    metrics: Sequence[Measured],
+    trials: Sequence[Trial],
+    conditions: Mapping[str, str],
+) -> list[Verdict]:
+    """One verdict for each figure, in the baseline's order; `conditions` are those of the record."""
+    verdicts = []
+    for figure in baseline.figures:
+        measured = next((m for m in metrics if m.name == figure.metric and m.labels == figure.labels), None)
+        word, why = _word(figure, measured, trials)
+        verdicts.append(_verdict(figure, measured, word, why, conditions))
+    return verdicts
 
 
-def _find(figure: BaselineFigure, metrics: Sequence[Measured]) -> Measured | None:
-    return next((m for m in metrics if m.name == figure.metric and m.labels == figure.labels), None)
-
-
-def _judge_one(figure: BaselineFigure, measured: Measured | None) -> Verdict:
-    if measured is None or measured.value is None:
-        why = (measured and measured.reason) or f"needs the suite {figure.suite}"
-        return _verdict(figure, "missing", why)
+def _word(figure: BaselineFigure, measured: Measured | None, trials: Sequence[Trial]) -> tuple[Word, str]:
+    if measured is None:
+        return "missing", _why_missing(figure, trials)
+    if measured.value is None:
+        return "missing", str(measured.reason)
     if measured.ci_low is None or measured.ci_high is None:
-        return _verdict(figure, "not proven", f"no interval: {measured.reason}", measured)
-    word, why = compare(figure.value, measured.ci_low, measured.ci_high, figure.better)
-    return _verdict(figure, word, why, measured)
+        return "not proven", f"no interval: {measured.reason}"
+    return compare(figure.value, measured.ci_low, measured.ci_high, figure.better)
+
+
+def _why_missing(figure: BaselineFigure, trials: Sequence[Trial]) -> str:
+    statuses = {trial.status for trial in trials if trial.suite == figure.suite}
+    if not statuses:
+        return f"needs the suite {figure.suite}"
+    if "failed" in statuses:
+        return f"trials of the suite {figure.suite} failed"
+    return "needs a data set of texts"  # the one thing a suite does without
 
 
 def compare(documented: float, low: float, high: float, better: str) -> tuple[Word, str]:
@@ -63,19 +81,23 @@ def compare(documented: float, low: float, high: float, better: str) -> tuple[Wo
     return "not proven", "the interval holds the documented figure: more repeats would narrow it"
 
 
-def _verdict(figure: BaselineFigure, word: Word, why: str, measured: Measured | None = None) -> Verdict:
+def _verdict(
+    figure: BaselineFigure, measured: Measured | None, word: Word, why: str, conditions: Mapping[str, str]
+) -> Verdict:
     value, low, high = (measured.value, measured.ci_low, measured.ci_high) if measured else (None, None, None)
 
     def ratio(number: float | None) -> float | None:
         return None if number is None else number / figure.value
 
+    metric = METRICS.get(figure.metric)
+    condition = metric and conditions.get(" ".join((metric.series, *figure.labels.values())))
     return Verdict(
         metric=figure.metric,
         labels=figure.labels,
         section=figure.section,
         title=figure.title,
         documented=figure.documented,
-        scenario=figure.scenario,
+        scenario=f"{figure.scenario}; {condition}" if measured and condition else figure.scenario,
         unit=figure.unit,
         better=figure.better,
         baseline=figure.value,

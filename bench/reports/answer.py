@@ -146,6 +146,11 @@ def asked(record: RunRecord) -> list[tuple[str, str]]:
     return [(term, plain(value)) for term, value in parts.items() if value]
 
 
+def conditions(record: RunRecord) -> list[tuple[str, str]]:
+    """What each series was measured on."""
+    return [(printable(series), printable(text)) for series, text in record.conditions.items()]
+
+
 def dataset(data: DatasetFacts) -> list[tuple[str, str]]:
     """All that is known of the data, as terms and values."""
     known = {"name": data.name, "SHA-256": data.sha256, **data.counts, **data.facts}

@@ -62,6 +62,7 @@ def _notes(record: RunRecord) -> str:
         *record.validity.notes,
         *_unproven(record),
         f"Data: {record.dataset.name}, {answer.plain(record.dataset.counts)}",
+        *(f"{series}: {condition}" for series, condition in answer.conditions(record)),
         f"Machine: {where}",
         f"Commit: {answer.commit(record)}",
     ]

@@ -89,3 +89,5 @@ def _standing(record: RunRecord) -> Iterable[Text]:
     yield Text(answer.standing(record), style=style)
     for line in (*record.validity.reasons, *record.validity.notes):
         yield Text(f"  - {answer.printable(line)}")
+    for series, condition in answer.conditions(record):
+        yield Text(f"{series}: {condition}", style="dim")

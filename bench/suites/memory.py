@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from bench import process, quality, trial
 from bench.artifacts import Artifact
-from bench.machine import usable_cores, versions
+from bench.machine import compute_threads, describe, versions
 from bench.suites.base import Experiment
 from bench.trial import Measurement, Plan, Samples
 from bench.workload import truth
@@ -52,7 +53,13 @@ def plan(experiment: Experiment) -> list[Plan]:
         "query_ids": vectors.query_ids,
         "settings": settings.model_dump(mode="json"),
     }
-    plans = [Plan("memory", "search", "bench.suites.memory:search", search)]
+    known, built_when = _build_samples(built.folder)
+    conditions = {
+        "memory.search": f"{settings.searches:,} searches over {len(vectors.query_ids):,} queries a process",
+        "memory.build": built_when,
+        "memory.index.projected_bytes": f"from {vectors.count:,} vectors of {vectors.dimension} components",
+    }
+    plans = [Plan("memory", "search", "bench.suites.memory:search", search, conditions, known)]
     if isinstance(experiment.dataset, TextDataset):
         plans.append(_ingest_plan(experiment, experiment.dataset))
     return plans
@@ -68,7 +75,7 @@ def _built_index(experiment: Experiment, vectors: Vectors) -> Artifact:
         "index": config.index.build_parameters,
         "format": index.FORMAT,
         "faiss": versions()["faiss-cpu"],
-        "threads": config.trial.threads or usable_cores(),
+        "threads": compute_threads(config.trial.threads),
     }
 
     def build(folder: Path) -> None:
@@ -77,7 +84,7 @@ def _built_index(experiment: Experiment, vectors: Vectors) -> Artifact:
             "vectors": str(vectors.folder),
             "folder": str(folder),
         }
-        threads = config.trial.threads or usable_cores()
+        threads = compute_threads(config.trial.threads)
         process.call("bench.suites.memory:build", argument, threads=threads)
 
     return experiment.store.get_or_build("indexes", content, build)
@@ -105,9 +112,33 @@ def build(argument: dict[str, Any]) -> dict[str, Any]:
         "bytes": made.stored_bytes(),
         "fixed_bytes": fixed,
         "vectors": len(vectors),
+        "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe().fingerprint,
     }
     (folder / "build.json").write_text(json.dumps(facts))
     return {}
+
+
+def _build_samples(folder: Path) -> tuple[list[Samples], str]:
+    """What the build took and made, and when that was. Another machine's build time is left out."""
+    facts = json.loads((folder / "build.json").read_text())
+    per_vector = (facts["bytes"] - facts["fixed_bytes"]) / facts["vectors"]
+    values = {
+        "memory.index.bytes": facts["bytes"] / facts["vectors"],
+        "memory.index.projected_bytes": facts["fixed_bytes"] + 1e6 * per_vector,
+    }
+    when = f"built once, {facts['ended_at']}"
+    if facts["machine"] == describe().fingerprint:
+        values["memory.build"] = facts["seconds"]
+    else:
+        when += " on another machine: its time is not shown"
+    return [_one_sample(series, value) for series, value in values.items()], when
+
+
+def _one_sample(series: str, value: float) -> Samples:
+    samples = Samples(series)
+    samples.add(value)
+    return samples
 
 
 # --- searching -------------------------------------------------------------------------------------
@@ -132,10 +163,9 @@ def search(argument: dict[str, Any]) -> Measurement:
         found = made.search(query, settings["k"])
         end = time.perf_counter()
         timed.append((row, start - begin, end - start, found.ids[0]))
-    peak = Samples("memory.peak")
-    peak.add(trial.peak_memory())
+    peak = _one_sample("memory.peak", trial.peak_memory())
     kinds = trial.memory_by_kind()
-    return trial.report(_judged(argument, timed), peak, *_build_samples(folder, argument), **kinds)
+    return trial.report(_judged(argument, timed), peak, **kinds)
 
 
 def _judged(argument: dict[str, Any], timed: list[tuple[int, float, float, list[str]]]) -> Samples:
@@ -157,51 +187,31 @@ def _judged(argument: dict[str, Any], timed: list[tuple[int, float, float, list[
     return samples
 
 
-def _build_samples(folder: Path, argument: dict[str, Any]) -> list[Samples]:
-    """Build time and sizes, once a run: the index was built once, whatever the repeats."""
-    if argument["repeat"]:
-        return []
-    facts = json.loads((folder / "build.json").read_text())
-    per_vector = (facts["bytes"] - facts["fixed_bytes"]) / facts["vectors"]
-    values = {
-        "memory.build": facts["seconds"],
-        "memory.index.bytes": facts["bytes"] / facts["vectors"],
-        "memory.index.projected_bytes": facts["fixed_bytes"] + 1e6 * per_vector,
-    }
-    made = []
-    for series, value in values.items():
-        samples = Samples(series)
-        samples.add(value)
-        made.append(samples)
-    return made
-
-
 # --- ingesting -------------------------------------------------------------------------------------
 
 
 def _ingest_plan(experiment: Experiment, dataset: TextDataset) -> Plan:
     wanted = experiment.config.suite.memory.ingest_documents
     documents = dataset.documents[:wanted]
-    lengths = [
-        len(spans) for spans in embedding.tokenizer(experiment.config.embedding)([d.text for d in documents])
-    ]
+    spans = embedding.tokenizer(experiment.config.embedding)([document.text for document in documents])
+    most = getattr(experiment.config.embedding, "max_tokens", None) or max(map(len, spans))
+    lengths = [min(len(tokens), most) for tokens in spans]
     argument = {
         "engine": experiment.config.engine.model_dump_json(),
         "documents": [[document.id, document.text] for document in documents],
-        "tokens": {
-            "documents": len(lengths),
-            "tokens_mean": float(np.mean(lengths)),
-            "tokens_median": float(np.median(lengths)),
-            "tokens_max": max(lengths),
-        },
+        "scratch": str(experiment.store.scratch()),
     }
-    return Plan("memory", "ingest", "bench.suites.memory:ingest", argument)
+    conditions = {
+        "memory.ingest": f"{len(lengths):,} documents of {np.mean(lengths):.0f} tokens on average, "
+        f"{np.median(lengths):.0f} in the middle, {max(lengths)} at most"
+    }
+    return Plan("memory", "ingest", "bench.suites.memory:ingest", argument, conditions)
 
 
 def ingest(argument: dict[str, Any]) -> Measurement:
     """In a child: time the ingestion of fixed documents into a new engine on disk, model already loaded."""
     documents = [Document(*fields) for fields in argument["documents"]]
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(dir=argument["scratch"]) as folder:
         config = EngineConfig.read(argument["engine"]).model_copy(update={"path": Path(folder) / "engine"})
         with Engine.open(config) as engine:
             engine.warm_up()
@@ -211,4 +221,4 @@ def ingest(argument: dict[str, Any]) -> Measurement:
             seconds = time.perf_counter() - start
     samples = Samples("memory.ingest")
     samples.add(seconds, items=len(documents))
-    return trial.report(samples, **argument["tokens"])
+    return trial.report(samples)

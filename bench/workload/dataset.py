@@ -59,9 +59,9 @@ class VectorDataset:
 
     @property
     def sha256(self) -> str:
-        """Hash of shapes and values."""
-        digest = hashlib.sha256()
-        for array in (self.vectors, self.queries):
+        """Hash of shapes and values, the published ground truth's among them."""
+        digest = hashlib.sha256(repr(self.truth_metric).encode())
+        for array in (self.vectors, self.queries, *(() if self.truth is None else (self.truth,))):
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

@@ -16,6 +16,8 @@ from brein import embedding
 from brein.config import EngineConfig
 from brein.embedding import EmbeddingConfig
 
+_LIBRARIES = ("torch", "sentence-transformers", "transformers", "tokenizers", "numpy")
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -37,7 +39,7 @@ def of_text(dataset: TextDataset, config: EmbeddingConfig, store: Store) -> Vect
     Raises:
         UsageError: the model is missing or is not the expected one.
     """
-    made_by = {name: v for name, v in versions().items() if name in ("torch", "sentence-transformers")}
+    made_by = {name: v for name, v in versions().items() if name in _LIBRARIES}
     content = {"dataset": dataset.sha256, "embedding": embedding.identity(config), "versions": made_by}
 
     def build(folder: Path) -> None:

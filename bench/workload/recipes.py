@@ -20,9 +20,10 @@ import yaml
 from pydantic import Field, model_validator
 
 from bench.artifacts import flush
-from bench.config import BeirConfig, VectorFileConfig, VectorMetric
+from bench.config import BeirConfig, VectorFileConfig
 from bench.errors import UsageError
 from brein.errors import ConfigError
+from brein.index import Metric
 from brein.settings import Settings
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ class Recipe(Settings):
         None, description="where the data is inside the archive; null: its top"
     )
     split: str | None = Field(None, min_length=1, description="BEIR only: which judgements")
-    metric: VectorMetric | None = Field(None, description="vectors only: metric of the ground truth")
+    metric: Metric | None = Field(None, description="vectors only: metric of the ground truth")
     licence: str = Field(min_length=1, description="of the data, or that it is not known")
     source: str = Field(min_length=1, description="who publishes it: a page for people")
 

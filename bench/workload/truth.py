@@ -12,10 +12,11 @@ from bench.artifacts import Store
 from bench.machine import usable_cores
 from bench.workload.dataset import IntArray
 from bench.workload.embeddings import Vectors
+from brein.index import normalised
 from brein.records import FloatArray
 
 DEPTH = 100  # true neighbours kept for each query
-_BLOCK = 65_536  # vectors compared at once: bounds memory to queries × block float32
+_BLOCK, _QUERIES = 16_384, 1_000  # compared at once: 200 MB of distances and their order
 
 
 def exact_distances(vectors: Vectors, metric: str, store: Store) -> Path:
@@ -52,17 +53,24 @@ def compute(argument: dict[str, Any]) -> dict[str, Any]:
 
 def exact_search(vectors: FloatArray, queries: FloatArray, k: int, metric: str) -> IntArray:
     """Rows of the `k` nearest vectors of each query, nearest first: int64 (m, min(k, n))."""
+    parts = [
+        _exact_search(vectors, queries[start : start + _QUERIES], k, metric)
+        for start in range(0, len(queries), _QUERIES)
+    ]
+    return np.concatenate(parts)
+
+
+def _exact_search(vectors: FloatArray, queries: FloatArray, k: int, metric: str) -> IntArray:
     best_rows = np.empty((len(queries), 0), dtype=np.int64)
     best = np.empty((len(queries), 0), dtype=np.float32)
     for start in range(0, len(vectors), _BLOCK):
-        block = np.asarray(vectors[start : start + _BLOCK])
-        rows = np.broadcast_to(np.arange(start, start + len(block)), (len(queries), len(block)))
-        best = np.hstack([best, _matrix(block, queries, metric)])
-        best_rows = np.hstack([best_rows, rows])
-        keep = np.argpartition(best, min(k, best.shape[1]) - 1, axis=1)[:, :k]
-        best, best_rows = np.take_along_axis(best, keep, 1), np.take_along_axis(best_rows, keep, 1)
-    order = np.argsort(best, axis=1, kind="stable")
-    return np.take_along_axis(best_rows, order, 1)
+        found = _matrix(np.asarray(vectors[start : start + _BLOCK]), queries, metric)
+        near = np.argpartition(found, min(k, found.shape[1]) - 1, axis=1)[:, :k]
+        best = np.hstack([best, np.take_along_axis(found, near, 1)])
+        best_rows = np.hstack([best_rows, near + start])
+        order = np.argsort(best, axis=1, kind="stable")[:, :k]
+        best, best_rows = np.take_along_axis(best, order, 1), np.take_along_axis(best_rows, order, 1)
+    return best_rows
 
 
 def distances(vectors: FloatArray, query: FloatArray, metric: str) -> FloatArray:
@@ -74,7 +82,7 @@ def distances(vectors: FloatArray, query: FloatArray, metric: str) -> FloatArray
         found: FloatArray = np.square(vectors - query).sum(axis=1)
         return found
     if metric == "cosine":
-        vectors, query = _unit(vectors), _unit(query[None])[0]
+        vectors, query = normalised(vectors), normalised(query[None])[0]
     return -(vectors @ query)
 
 
@@ -83,12 +91,5 @@ def _matrix(vectors: FloatArray, queries: FloatArray, metric: str) -> FloatArray
         squares: FloatArray = np.square(vectors).sum(axis=1)
         return squares - 2 * (queries @ vectors.T)  # each query's own square shifts all alike
     if metric == "cosine":
-        vectors, queries = _unit(vectors), _unit(queries)
+        vectors, queries = normalised(vectors), normalised(queries)
     return -(queries @ vectors.T)
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    scaled: FloatArray = vectors / lengths
-    return scaled

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import VectorFileConfig, VectorMetric
+from bench.config import VectorFileConfig
 from bench.errors import UsageError
 from bench.workload.dataset import VectorDataset
 from bench.workload.formats import Rows, hdf5_distance, open_hdf5, open_rows
+from brein.index import Metric
 
 _VECTOR_SUFFIXES = {
     "fvecs": (".fvecs", ".bvecs"),
@@ -32,7 +33,7 @@ _VECTOR_SUFFIXES = {
 _TRUTH_SUFFIXES = {"fvecs": (".ivecs",), "fbin": (".ibin",), "npy": (".npy",)}
 _BASE, _QUERIES = frozenset({"base"}), frozenset({"query", "queries"})
 _TRUTH = frozenset({"groundtruth", "truth", "gt", "neighbors"})
-_DISTANCES: dict[str, VectorMetric] = {"angular": "cosine", "euclidean": "l2"}
+_DISTANCES: dict[str, Metric] = {"angular": "cosine", "euclidean": "l2"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class _Parts:
     base: Rows
     queries: Rows | None
     truth: Rows | None
-    metric: VectorMetric | None
+    metric: Metric | None
 
 
 def load(config: VectorFileConfig) -> VectorDataset:
@@ -96,7 +97,7 @@ def _hdf5_parts(config: VectorFileConfig) -> _Parts:
     return _Parts(base, queries, open_hdf5(path, "neighbors"), _hdf5_metric(path, config.metric))
 
 
-def _hdf5_metric(path: Path, configured: VectorMetric | None) -> VectorMetric | None:
+def _hdf5_metric(path: Path, configured: Metric | None) -> Metric | None:
     distance = hdf5_distance(path)
     if distance is None:
         return configured

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from brein.index.base import FORMAT, Index, Neighbours
+from brein.index.base import FORMAT, Index, Metric, Neighbours, normalised
 from brein.index.flat import FlatConfig, FlatIndex
 from brein.index.hnsw import HNSWConfig, HNSWIndex
 from brein.index.ivf_flat import IVFFlatConfig, IVFFlatIndex
@@ -42,4 +42,14 @@ def load(config: IndexConfig, dimension: int, folder: Path) -> Index[Any]:
     return index
 
 
-__all__ = ["FORMAT", "INDEXES", "Index", "IndexConfig", "Neighbours", "create", "load"]
+__all__ = [
+    "FORMAT",
+    "INDEXES",
+    "Index",
+    "IndexConfig",
+    "Metric",
+    "Neighbours",
+    "create",
+    "load",
+    "normalised",
+]

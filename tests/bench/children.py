@@ -4,9 +4,13 @@ import os
 import signal
 import time
 
+import psutil
+
 from bench import trial
 from bench.errors import UsageError
 from brein.errors import DataError
+
+DOOMED = trial._seed(7, trial.Plan("memory", "search", "", {}), 1)  # of the second repeat
 
 
 def echo(argument):
@@ -34,13 +38,29 @@ def hang(argument):
 def measure(argument):
     prepared = time.monotonic()
     yield
-    if argument["repeat"] == 1 and argument.get("fail"):
-        die({"signal": "SIGKILL"})
     start = time.monotonic()
     samples = trial.Samples("memory.search")
     for _ in range(3):
         samples.add(argument["seed"] / 1e9, query="q")
     return trial.report(samples, prepared=prepared, measured=(start, time.monotonic()))
+
+
+def measure_or_die(argument):
+    if argument["seed"] == DOOMED:
+        die({"signal": "SIGKILL"})
+    return (yield from measure(argument))
+
+
+def hang_when_asked(argument):
+    yield
+    hang(argument)
+
+
+def is_alive(argument):
+    yield
+    with open(argument["file"]) as file:
+        pid = int(file.read())
+    return trial.report(alive=psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie")
 
 
 def refuse_when_asked(argument):

@@ -59,6 +59,14 @@ def test_every_command_explains_itself(tmp_path, command):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_use_of_data_is_one_line(tmp_path):
+    for arguments in ([], ["fetch"], ["fetch", "nothing-known"], ["list", "--nope"]):
+        refused = bench(tmp_path, "data", *arguments)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("bench: ")
+        assert refused.stderr.count("\n") == 1
+
+
 def test_an_unknown_command_lists_the_known(tmp_path):
     refused = bench(tmp_path, "rnu")
     assert refused.returncode == 2
@@ -141,7 +149,8 @@ def test_exact_search_finds_every_published_neighbour_of_sift(tmp_path):
     recall = next(m for m in made["metrics"] if m["name"] == "memory.recall_at_10")
     assert recall["value"] == recall["ci_low"] == 1.0
     assert made["dataset"]["counts"] == {"vectors": 10_000, "queries": 100, "dimension": 128}
-    assert next(v for v in made["verdicts"] if v["title"] == "Ingestion rate")["verdict"] == "missing"
+    ingestion = next(v for v in made["verdicts"] if v["title"] == "Ingestion rate")
+    assert (ingestion["verdict"], ingestion["reason"]) == ("missing", "needs a data set of texts")
 
 
 @pytest.mark.slow
@@ -149,7 +158,7 @@ def test_bad_input_ends_in_one_line_and_leaves_everything_as_it_was(workplace, t
     folder, _ = workplace
     (tmp_path / "cut_base.fvecs").write_bytes(np.int32(4).tobytes() + b"\0" * 15)
     (tmp_path / "few_base.fvecs").write_bytes((np.int32(4).tobytes() + b"\0" * 16) * 5)
-    before = [(path, path.stat().st_mtime_ns) for path in runs(folder)]
+    before = {path: path.read_bytes() for run in runs(folder) for path in run.rglob("*") if path.is_file()}
     vectors = ["+profile=smoke", "suites=[memory]", "dataset=fvecs"]
     for arguments, named in (
         (["+profile=nope"], "known: high_performance"),
@@ -160,6 +169,8 @@ def test_bad_input_ends_in_one_line_and_leaves_everything_as_it_was(workplace, t
         ([*vectors, f"dataset.path={tmp_path / 'few_base.fvecs'}", "dataset.queries=1"], "nlist = 100"),
         (["+profile=smoke", "dataset.documents=99", "dataset.queries=9"], "nlist = 100"),
         (["+profile=smoke", "index=flat", "suite.query.k=301"], "k = 301"),
+        (["profile=smoke"], "write +profile=NAME"),
+        (["+profile=smoke", "embedding=minilm", "embedding.max_tokens=4096"], "max_tokens = 4096"),
         (["+profile=smoke", "index=pq", "suite.memory.ingest_documents=255"], r"2^nbits = 256"),
         (["+profile=smoke", "dataset=synthetic", "dataset.vectors=1000"], "needs a data set of texts"),
         (["+profile=smoke", "dataset.documents=10000000"], "dataset.documents = 10000000"),
@@ -167,7 +178,7 @@ def test_bad_input_ends_in_one_line_and_leaves_everything_as_it_was(workplace, t
         (["+profile=smoke", "index=pq", "index.M=7"], "index.M = 7 does not divide the dimension 384"),
         (["+profile=smoke", "paths.runs=/dev/null/runs"], "/dev/null"),
         (["+profile=smoke", "paths.artifacts=/dev/null/artifacts"], "/dev/null"),
-        (["+profile=smoke", f"hydra.run.dir={before[0][0]}"], "holds a run already"),
+        (["+profile=smoke", f"hydra.run.dir={runs(folder)[0]}"], "holds a run already"),
     ):
         refused = bench(folder, "run", *arguments)
         said = [line for line in refused.stderr.splitlines() if line.startswith("bench: ")]
@@ -175,7 +186,8 @@ def test_bad_input_ends_in_one_line_and_leaves_everything_as_it_was(workplace, t
         assert len(said) == 1, (arguments, refused.stderr)
         assert named in said[0]
         assert "Traceback" not in refused.stderr
-    assert [(path, path.stat().st_mtime_ns) for path in runs(folder)] == before
+    after = {path: path.read_bytes() for run in runs(folder) for path in run.rglob("*") if path.is_file()}
+    assert after == before
 
 
 @pytest.mark.slow
@@ -229,4 +241,7 @@ def test_a_sweep_runs_every_cell_and_one_bad_cell_does_not_end_it(workplace):
     assert swept.returncode == 2
     assert "2^nbits = 256" in swept.stderr
     cells = [path for path in runs(folder)[-1].iterdir() if (path / "record.json").exists()]
-    assert [record.read(cell)[0].experiment["index"]["kind"] for cell in cells] == ["IndexFlat"]
+    (made,) = [record.read(cell)[0] for cell in cells]
+    assert made.experiment["index"]["kind"] == "IndexFlat"
+    assert "index=flat" in made.command
+    assert made.run_id == f"{runs(folder)[-1].name}/0"

@@ -75,7 +75,9 @@ def test_the_guides_values_are_in_the_options():
 @pytest.mark.parametrize("name", ["high_performance", "memory_constrained"])
 def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
     profile = read_guide_profile(json.loads((DATA / f"{name}.json").read_text()))
-    preset = config.from_overrides([f"+profile={name}"]).engine
+    experiment = config.from_overrides([f"+profile={name}"])
+    preset = experiment.engine
+    assert experiment.inert == profile.inert
     assert (preset.index, preset.cache, preset.agents) == (
         profile.engine.index,
         profile.engine.cache,
@@ -94,6 +96,10 @@ def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
         (["index.kind=IndexHNSV"], "'IndexHNSV' is unknown; known kinds: .*IndexHNSW"),
         (["index=hnsw", "index.nprobe=3"], "index.nprobe is not a setting"),
         (["index.nprobes=3"], "index.nprobes is not a setting"),
+        (["profile=smoke"], r"write \+profile=NAME"),
+        (["suite.query.k=9"], "suite.query.k = 9: .*greater than or equal to 10"),
+        (["trial.timeout=1e18"], "trial.timeout = 1e.*86400"),
+        (["dataset=synthetic", "dataset.cluster_spread=.inf"], "cluster_spread"),
         (["+index.M=3"], "index.M = 3 is not a setting"),
         (["suites=[memory,nothing]"], "suites = 'nothing' is unknown; known suites: memory, query"),
         (["suites=[memory,memory]"], "names a suite twice"),

@@ -26,8 +26,9 @@ def measured(name, value, low, high, **labels):
     )  # fmt: skip
 
 
-def verdict_of(documented, *metrics, title):
-    return next(v for v in baseline.judge(documented, metrics) if v.title == title)
+def verdict_of(documented, *metrics, title, trials=(), conditions=None):
+    verdicts = baseline.judge(documented, metrics, trials, conditions or {})
+    return next(v for v in verdicts if v.title == title)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +69,28 @@ def test_without_an_interval_nothing_is_proven(documented):
 
 
 def test_what_is_not_measured_says_which_suite_it_needs(documented):
-    verdicts = baseline.judge(documented, [])
+    verdicts = baseline.judge(documented, [], [], {})
     assert {v.verdict for v in verdicts} == {"missing"}
     assert {v.reason for v in verdicts} == {
         f"needs the suite {s}" for s in ("load", "memory", "query", "agents", "system")
     }
+
+
+def test_what_a_suite_that_ran_did_not_give_says_why(documented):
+    ran = verdict_of(documented, title="Ingestion rate", trials=[trial()])
+    assert (ran.verdict, ran.reason) == ("missing", "needs a data set of texts")
+    broken = verdict_of(documented, title="Ingestion rate", trials=[trial(), trial("failed", 1)])
+    assert broken.reason == "trials of the suite memory failed"
+
+
+def test_a_verdict_says_what_its_figure_was_measured_on(documented):
+    rate = measured("memory.ingest.rate", 80, 80, 90)
+    on = {"memory.ingest": "300 documents of 52 tokens", "query.search zipf": "1,000 requests"}
+    scenario = verdict_of(documented, rate, title="Ingestion rate", conditions=on).scenario
+    assert scenario.endswith("; 300 documents of 52 tokens")
+    hits = measured("query.cache_hit_rate", 0.8, 0.7, 0.9, phase="zipf")
+    verdict = verdict_of(documented, hits, title="Cache hit rate", conditions=on)
+    assert verdict.scenario.endswith("; 1,000 requests")
 
 
 def test_another_phase_of_a_metric_is_not_mistaken_for_the_documented_one(documented):
@@ -94,6 +112,9 @@ def test_a_baseline_that_contradicts_a_metric_is_refused(documented):
     wrong = documented.figures[4].model_copy(update={"unit": "documents/minute"})
     with pytest.raises(UsageError, match="documents/minute"):
         baseline.check(documented.model_copy(update={"figures": (wrong,)}))
+    misspelt = documented.figures[4].model_copy(update={"metric": "memory.ingest.speed"})
+    with pytest.raises(UsageError, match=r"memory\.ingest\.speed is not a metric"):
+        baseline.check(documented.model_copy(update={"figures": (misspelt,)}))
 
 
 def trial(status="ok", repeat=0):

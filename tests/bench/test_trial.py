@@ -5,7 +5,7 @@ import pytest
 
 from bench.config import TrialConfig
 from bench.metrics import COLUMNS
-from bench.trial import Plan, run_all
+from bench.trial import Plan, Samples, run_all
 
 CONFIG = TrialConfig(repeats=2, seed=7, threads=1, timeout=30.0)
 
@@ -52,12 +52,37 @@ def test_samples_are_typed_rows_of_their_trial():
 
 def test_a_killed_trial_is_recorded_and_the_rest_goes_on():
     outcome, _ = run(
-        Plan("memory", "search", "children:measure", {"fail": True}),
+        Plan("memory", "search", "children:measure_or_die", {}),
         config=CONFIG.model_copy(update={"repeats": 3}),
     )
     assert [t.status for t in outcome.trials] == ["ok", "failed", "ok"]
     assert "SIGKILL" in outcome.trials[1].reason
     assert outcome.samples["repeat"].unique().tolist() == [0, 2]
+
+
+def test_a_trial_over_its_time_is_ended_before_the_next_one_measures(tmp_path):
+    hangs = Plan("memory", "a", "children:hang_when_asked", {"file": str(tmp_path / "pid")})
+    after = Plan("memory", "b", "children:is_alive", {"file": str(tmp_path / "pid")})
+    outcome, _ = run(hangs, after, config=CONFIG.model_copy(update={"repeats": 1, "timeout": 3.0}))
+    assert [t.status for t in outcome.trials] == ["failed", "ok"]
+    assert "stopped after 3 s" in outcome.trials[0].reason
+    assert outcome.trials[1].facts == {"threads": 1, "alive": False}
+
+
+def test_a_trial_that_is_never_prepared_is_ended_before_any_measures(tmp_path):
+    hangs = Plan("memory", "a", "children:hang", {"file": str(tmp_path / "pid")})
+    after = Plan("memory", "b", "children:is_alive", {"file": str(tmp_path / "pid")})
+    outcome, _ = run(hangs, after, config=CONFIG.model_copy(update={"repeats": 1, "timeout": 3.0}))
+    assert [t.status for t in outcome.trials] == ["failed", "ok"]
+    assert outcome.trials[1].facts["alive"] is False
+
+
+def test_samples_known_before_come_once_whatever_the_repeats():
+    known = Samples("memory.build")
+    known.add(7.0)
+    outcome, _ = run(Plan("memory", "search", "children:measure", {}, known=[known]))
+    build = outcome.samples[outcome.samples["series"] == "memory.build"]
+    assert build["value"].tolist() == [7.0]
 
 
 def test_a_trial_that_refuses_its_input_is_recorded_with_its_line():

@@ -70,6 +70,7 @@ def record(samples: pd.DataFrame) -> RunRecord:
             counts={"vectors": 100_000, "queries": 1000, "dimension": 384},
             facts={"clusters": 500},
         ),
+        conditions={"memory.ingest": "300 documents of 52 tokens on average"},
         trials=[_trial(suite, repeat) for suite in ("memory", "query") for repeat in range(REPEATS)],
         metrics=metrics,
         validity=Validity(

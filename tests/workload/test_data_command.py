@@ -49,11 +49,3 @@ def test_fetch_prints_the_path(folder: Path, capsys: pytest.CaptureFixture[str])
 def test_fetch_of_an_unknown_recipe(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"known: .*mine.*scifact"):
         data.main(["fetch", "nothing", "--folder", str(folder)])
-
-
-@pytest.mark.parametrize("argv", [[], ["fetch"], ["list", "--colour"]])
-def test_wrong_usage_ends_in_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        data.main(argv)
-    assert ended.value.code == 2
-    assert "usage: python -m bench data" in capsys.readouterr().err
