@@ -146,6 +146,13 @@ def asked(record: RunRecord) -> list[tuple[str, str]]:
     return [(term, plain(value)) for term, value in parts.items() if value]
 
 
+def source(record: RunRecord) -> str:
+    """Where the documented figures come from."""
+    baseline = record.experiment.get("baseline")
+    said = baseline.get("source") if isinstance(baseline, Mapping) else None
+    return printable(f"{record.baseline} ({said})" if said else record.baseline)
+
+
 def conditions(record: RunRecord) -> list[tuple[str, str]]:
     """What each series was measured on."""
     return [(printable(series), printable(text)) for series, text in record.conditions.items()]

@@ -61,6 +61,7 @@ def _notes(record: RunRecord) -> str:
         *record.validity.reasons,
         *record.validity.notes,
         *_unproven(record),
+        f"Baseline: {answer.source(record)}",
         f"Data: {record.dataset.name}, {answer.plain(record.dataset.counts)}",
         *(f"{series}: {condition}" for series, condition in answer.conditions(record)),
         f"Machine: {where}",
