@@ -197,6 +197,8 @@ def test_ctrl_c_ends_everything_and_leaves_earlier_runs(workplace):
     with subprocess.Popen(
         [sys.executable, "-m", "bench", "run", "+profile=smoke", "suite.query.requests=10000000"],
         cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # A shell starts background work, and so perhaps these tests, with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
     ) as started:  # fmt: skip
         while "repeat 1" not in started.stderr.readline():
             pass

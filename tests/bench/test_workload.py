@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.workload import truth
+from bench.workload.dataset import VectorDataset
 from bench.workload.popularity import zipf_stream
 
 
@@ -24,6 +25,16 @@ def test_exact_search_equals_sorting_every_distance(metric, monkeypatch):
 def test_exact_search_gives_all_where_there_are_fewer_than_k():
     vectors = np.eye(4, dtype=np.float32)
     assert sorted(truth.exact_search(vectors, vectors[:1], 10, "l2")[0]) == [0, 1, 2, 3]
+
+
+def test_another_ground_truth_is_another_data_set():
+    rows = np.eye(4, dtype=np.float32)
+    truth = np.arange(4, dtype=np.int64).reshape(4, 1)
+    hashes = {
+        VectorDataset("d", rows, rows, given, metric).sha256
+        for given, metric in ((None, None), (truth, "l2"), (truth, "cosine"), (truth[::-1], "l2"))
+    }
+    assert len(hashes) == 4
 
 
 @given(st.integers(1, 50), st.floats(0, 3), st.integers(0, 2**31))
