@@ -26,7 +26,7 @@ def _notes(trials: Sequence[Trial], machine: Machine) -> list[str]:
     repeats = len({trial.repeat for trial in trials})
     if repeats < LEAST_PROCESSES:
         notes.append(
-            f"{repeats} repeats of the {LEAST_PROCESSES} an interval needs: timings have no interval and "
+            f"{repeats} of the {LEAST_PROCESSES} repeats an interval needs: timings have no interval and "
             "prove nothing"
         )
     if machine.load_average > machine.cores / 2:

@@ -18,12 +18,12 @@ from rich.console import Console
 
 from bench import config, machine, metrics, record, reports, suites, trial, validity, workload
 from bench.artifacts import Store
-from bench.config import ExperimentConfig
+from bench.config import ExperimentConfig, TextConfig
 from bench.decide import baseline
 from bench.errors import MeasurementError, UsageError, explain
 from bench.record import RunRecord
 from bench.reports import terminal
-from bench.workload.dataset import TextDataset
+from bench.workload import synthetic
 from brein import embedding
 
 if TYPE_CHECKING:
@@ -151,11 +151,11 @@ def _prepare(experiment: ExperimentConfig, say: Callable[[str], None]) -> suites
     tokenizer = embedding.tokenizer(experiment.embedding)
     fetched = experiment.paths.datasets.absolute()
     dataset = workload.load(experiment.dataset, store, tokenizer, fetched)
-    extra: Any = getattr(experiment.dataset, "memory_vectors", None)
     vectors = None
-    if extra is not None and "memory" in experiment.suites and isinstance(dataset, TextDataset):
-        vectors = workload.load(extra, store, tokenizer, fetched)
-    return suites.Experiment(experiment, dataset, vectors, store)  # type: ignore[arg-type]
+    if isinstance(experiment.dataset, TextConfig) and "memory" in experiment.suites:
+        searched = experiment.dataset.memory_vectors
+        vectors = synthetic.load(searched) if searched else None
+    return suites.Experiment(experiment, dataset, vectors, store)
 
 
 def _run_id(folder: Path, experiment: ExperimentConfig) -> str:

@@ -141,7 +141,7 @@ def test_few_repeats_and_a_busy_machine_are_notes():
     busy = describe().model_copy(update={"cores": 2, "load_average": 1.5})
     judged = validity.judge(["memory"], [trial()], [measured("memory.peak", 1, 1, 1)], busy)
     assert judged.valid
-    assert ["1 repeats" in judged.notes[0], "busy" in judged.notes[1]] == [True, True]
+    assert ["1 of the 5 repeats" in judged.notes[0], "busy" in judged.notes[1]] == [True, True]
     idle = busy.model_copy(update={"load_average": 0.1})
     five = [trial(repeat=n) for n in range(5)]
     assert validity.judge(["memory"], five, [measured("memory.peak", 1, 1, 1)], idle).notes == []
