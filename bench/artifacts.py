@@ -21,29 +21,21 @@ FORMAT = 1  # of everything stored here; a change makes every older artifact unr
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """One stored artifact: its folder, and whether this call built it."""
-
-    folder: Path
-    built: bool
-
-
-@dataclass(frozen=True)
 class Store:
     """The artifacts under `root`, as <kind>/<key>/. `say` is told of what has to be built."""
 
     root: Path
     say: Callable[[str], None] = lambda text: None
 
-    def get_or_build(self, kind: str, content: Mapping[str, Any], build: Callable[[Path], None]) -> Artifact:
-        """Return the artifact that `content` determines, building it first if it is not there.
+    def get_or_build(self, kind: str, content: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """Return the folder of the artifact that `content` determines, building it first if it is not there.
 
         `content` is JSON: the canonical configuration, the data's hash and the versions of what makes the
         artifact. `build(folder)` fills an empty folder; if it raises, nothing is kept.
         """
         folder = self.root / kind / key(content)
         if (folder / "artifact.json").exists():
-            return Artifact(folder, built=False)
+            return folder
         self.say(f"build {kind}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
@@ -54,7 +46,7 @@ class Store:
             _publish(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return Artifact(folder, built=True)
+        return folder
 
     def scratch(self) -> Path:
         """A folder for what a trial throws away, on the disk the artifacts are on."""

@@ -2,9 +2,8 @@
 
 The parent of a run imports neither torch nor faiss; whatever needs them happens here, in children.
 A child is `python -m bench.process module:function FOLDER FD`; it reads `argument.json` in the folder, writes
-`result.json`, and says through the file descriptor that it is prepared. A function that
-yields once is prepared when it does, and goes on when it is told to: so several can prepare side by side, and
-then measure one at a time.
+`result.json`, and says through the file descriptor that it is prepared. A function that yields once is
+prepared when it does, and goes on when told to: several can prepare side by side, then measure one at a time.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ from brein.errors import BreinError
 
 # Every library that keeps a pool of its own reads one of these when it is loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
 _LONGEST = 24 * 3600.0  # seconds that making an artifact may take
 
 

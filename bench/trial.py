@@ -44,9 +44,9 @@ class Samples:
 class Plan:
     """One measurement to repeat: a function, "module:function", and its JSON argument.
 
-    The function runs in a child with `argument` and a `seed`. It is a generator:
-    it prepares, yields once, measures when it is resumed, and returns what `report` makes. `conditions` say
-    what a series is measured on. `known` are samples taken already, when an artifact was made.
+    The function runs in a child with `argument` and a `seed`. It is a generator: it prepares, yields once,
+    measures when it is resumed, and returns what `report` makes. `conditions` say what a series is measured
+    on. `known` are samples taken already, when an artifact was made.
     """
 
     suite: str

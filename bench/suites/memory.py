@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from bench import process, quality, trial
-from bench.artifacts import Artifact
 from bench.machine import compute_threads, describe, versions
 from bench.suites.base import Experiment
 from bench.trial import Measurement, Plan, Samples
@@ -47,13 +46,13 @@ def plan(experiment: Experiment) -> list[Plan]:
     search = {
         "engine": experiment.config.engine.model_dump_json(),
         "dimension": vectors.dimension,
-        "index": str(built.folder),
+        "index": str(built),
         "vectors": str(vectors.folder),
         "truth": str(truth.exact_distances(vectors, experiment.config.index.metric, experiment.store)),
         "query_ids": vectors.query_ids,
         "settings": settings.model_dump(mode="json"),
     }
-    known, built_when = _build_samples(built.folder)
+    known, built_when = _build_samples(built)
     conditions = {
         "memory.search": f"{settings.searches:,} searches over {len(vectors.query_ids):,} queries a process",
         "memory.build": built_when,
@@ -68,7 +67,8 @@ def plan(experiment: Experiment) -> list[Plan]:
 # --- building --------------------------------------------------------------------------------------
 
 
-def _built_index(experiment: Experiment, vectors: Vectors) -> Artifact:
+def _built_index(experiment: Experiment, vectors: Vectors) -> Path:
+    """The folder of the built index."""
     config = experiment.config
     content = {
         "vectors": vectors.key,

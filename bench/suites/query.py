@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from bench import process, quality, trial
-from bench.artifacts import Artifact
 from bench.machine import compute_threads, versions
 from bench.suites.base import Experiment
 from bench.trial import Measurement, Plan, Samples
@@ -43,7 +42,7 @@ def plan(experiment: Experiment) -> list[Plan]:
     vectors = experiment.embedded(dataset)
     argument = {
         "engine": experiment.config.engine.model_dump_json(),
-        "folder": str(_ingested(experiment, dataset, vectors).folder),
+        "folder": str(_ingested(experiment, dataset, vectors)),
         "queries": [[query.id, query.text] for query in dataset.queries],
         "judgements": {query.id: dict(dataset.judgements.get(query.id, {})) for query in dataset.queries},
         "settings": settings.model_dump(mode="json"),
@@ -58,7 +57,7 @@ def plan(experiment: Experiment) -> list[Plan]:
     return [Plan("query", "cold and zipf", "bench.suites.query:search", argument, conditions)]
 
 
-def _ingested(experiment: Experiment, dataset: TextDataset, vectors: Vectors) -> Artifact:
+def _ingested(experiment: Experiment, dataset: TextDataset, vectors: Vectors) -> Path:
     """An engine's folder with the whole data set in it; trials open copies."""
     config = experiment.config
     content = {

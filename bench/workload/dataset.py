@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ class TextDataset:
     judgements: Mapping[str, Mapping[str, int]]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the documents, queries and judgements, in order."""
         digest = hashlib.sha256()
@@ -57,7 +58,7 @@ class VectorDataset:
     truth_metric: Literal["cosine", "inner_product", "l2"] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of shapes and values, the published ground truth's among them."""
         digest = hashlib.sha256(repr(self.truth_metric).encode())

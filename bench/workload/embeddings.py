@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench import process
-from bench.artifacts import Artifact, Store
+from bench.artifacts import Store
 from bench.machine import usable_cores, versions
 from bench.workload.dataset import IntArray, TextDataset, VectorDataset
 from brein import embedding
@@ -51,8 +51,8 @@ def of_text(dataset: TextDataset, config: EmbeddingConfig, store: Store) -> Vect
         }
         process.call("bench.workload.embeddings:embed", texts, threads=usable_cores())
 
-    artifact = store.get_or_build("embeddings", content, build)
-    return _stored(dataset.name, artifact, tuple(query.id for query in dataset.queries))
+    folder = store.get_or_build("embeddings", content, build)
+    return _stored(dataset.name, folder, tuple(query.id for query in dataset.queries))
 
 
 def of_vectors(dataset: VectorDataset, store: Store) -> Vectors:
@@ -62,21 +62,20 @@ def of_vectors(dataset: VectorDataset, store: Store) -> Vectors:
         np.save(folder / "vectors.npy", dataset.vectors)
         np.save(folder / "queries.npy", dataset.queries)
 
-    artifact = store.get_or_build("vectors", {"dataset": dataset.sha256}, build)
+    folder = store.get_or_build("vectors", {"dataset": dataset.sha256}, build)
     ids = tuple(str(row) for row in range(len(dataset.queries)))
-    return _stored(dataset.name, artifact, ids, dataset.truth, dataset.truth_metric)
+    return _stored(dataset.name, folder, ids, dataset.truth, dataset.truth_metric)
 
 
 def _stored(
     name: str,
-    artifact: Artifact,
+    folder: Path,
     query_ids: tuple[str, ...],
     truth: IntArray | None = None,
     truth_metric: str | None = None,
 ) -> Vectors:
-    count, dimension = np.load(artifact.folder / "vectors.npy", mmap_mode="r").shape
-    key = artifact.folder.name
-    return Vectors(name, key, artifact.folder, query_ids, count, dimension, truth, truth_metric)
+    count, dimension = np.load(folder / "vectors.npy", mmap_mode="r").shape
+    return Vectors(name, folder.name, folder, query_ids, count, dimension, truth, truth_metric)
 
 
 def embed(argument: dict[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def build(libraries: Sequence[Library]) -> Corpus:
 
 def _stored(libraries: Sequence[Library], store: Store) -> Corpus:
     content = {"format": FORMAT, "libraries": {library.name: library.version for library in libraries}}
-    folder = store.get_or_build("pydocs", content, lambda folder: _build_into(folder, libraries)).folder
+    folder = store.get_or_build("pydocs", content, lambda folder: _build_into(folder, libraries))
     with (folder / "entries.jsonl").open(encoding="utf-8") as lines:
         entries = tuple(Entry(**json.loads(line)) for line in lines)
     return Corpus(entries, **json.loads((folder / "files.json").read_text(encoding="utf-8")))

@@ -33,7 +33,7 @@ def exact_distances(vectors: Vectors, metric: str, store: Store) -> Path:
         argument = {"vectors": str(vectors.folder), "metric": metric, "folder": str(folder)}
         process.call("bench.workload.truth:compute", argument, threads=usable_cores())
 
-    return store.get_or_build("truth", content, build).folder / "distances.npy"
+    return store.get_or_build("truth", content, build) / "distances.npy"
 
 
 def compute(argument: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -202,9 +201,9 @@ def test_ctrl_c_ends_everything_and_leaves_earlier_runs(workplace):
     ) as started:  # fmt: skip
         while "repeat 1" not in started.stderr.readline():
             pass
-        time.sleep(2)
-        children = psutil.Process(started.pid).children(recursive=True)
-        assert children
+        children = []
+        while not children:
+            children = psutil.Process(started.pid).children(recursive=True)
         started.send_signal(signal.SIGINT)
         _, errors = started.communicate(timeout=30)
     assert started.returncode == 130
