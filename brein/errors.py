@@ -5,6 +5,7 @@
     ├── DataError        documents, vectors or queries do not have the shape or size asked for
     ├── ModelError       an embedding model is missing, or is not the one it claims to be
     ├── StorageError     a file of the engine is missing, foreign, damaged or cannot be written
+    ├── MemoryLimitError what was asked for does not fit into memory_limit
     └── ClosedError      the engine was used after close()
 
 A message names the field, the bound, the value, and what to do about it.
@@ -29,6 +30,10 @@ class ModelError(BreinError):
 
 class StorageError(BreinError):
     """A file of the engine is missing, foreign, damaged or cannot be written."""
+
+
+class MemoryLimitError(BreinError):
+    """What was asked for does not fit into the engine's `memory_limit`."""
 
 
 class ClosedError(BreinError, RuntimeError):
