@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import RLock
-from typing import Any, Self
+from typing import Self
 
 from brein import embedding, index
 from brein.cache import CacheStats, MemoryCache, codec
@@ -16,7 +16,6 @@ from brein.config import EngineConfig
 from brein.embedding import Embedder
 from brein.errors import ClosedError, ConfigError, DataError, StorageError
 from brein.index import Index
-from brein.index.base import write_flushed
 from brein.index.flat import FlatConfig
 from brein.records import Document, FloatArray, Hit
 from brein.storage import DocumentStore
@@ -37,7 +36,7 @@ class Engine:
         self.config = config
         self._lock = RLock()
         self._embedder: Embedder | None = None
-        self._index: Index[Any] | None = None
+        self._index: Index | None = None
         self._closed = False
         self._embeddings = MemoryCache(cache.embedding.maxsize, cache.embedding.ttl, cache.max_bytes)
         self._results = MemoryCache(cache.search.maxsize, cache.search.ttl, cache.max_bytes)
@@ -238,16 +237,12 @@ class Engine:
         rebuilt.add(ids, vectors)
         self._index = rebuilt
 
-    def _saved_index(self) -> Index[Any] | None:
+    def _saved_index(self) -> Index | None:
         if self.config.path is None:
             return None
-        folder = self.config.path / "index"
         try:
-            facts = json.loads((folder / "saved.json").read_bytes())
-            if facts["generation"] != self._generation:
-                return None
-            saved = index.load(self.config.index, facts["dimension"], folder)
-        except (OSError, ValueError, KeyError, TypeError, StorageError):
+            saved = index.load(self.config.index, self.config.path / "index", str(self._generation))
+        except StorageError:
             return None  # the index can always be made again from the documents
         self._saved_generation = self._generation
         return saved
@@ -255,15 +250,8 @@ class Engine:
     def _save_index(self) -> None:
         if self.config.path is None or self._index is None or self._stands_in:
             return
-        if self._saved_generation == self._generation:
-            return
-        folder = self.config.path / "index"
-        marker = folder / "saved.json"
-        marker.unlink(missing_ok=True)  # until the new files are all there, the index counts as missing
-        self._index.save(folder)
-        facts = {"generation": self._generation, "dimension": self._index.dimension}
-        write_flushed(folder / ".saved.json", json.dumps(facts).encode())
-        os.replace(folder / ".saved.json", marker)
+        if self._saved_generation != self._generation:
+            index.save(self._index, self.config.path / "index", str(self._generation))
 
     def _release(self) -> None:
         self._documents.close()

@@ -101,15 +101,15 @@ def build(argument: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     made.train(vectors)
     trained = time.perf_counter()
-    fixed = made.stored_bytes()
+    fixed = _held(made)
     ids = [str(row) for row in range(len(vectors))]
     resumed = time.perf_counter()
     made.add(ids, vectors)
     end = time.perf_counter()
-    made.save(folder)
+    index.save(made, folder / "index")
     facts = {
         "seconds": end - resumed + trained - start,
-        "bytes": made.stored_bytes(),
+        "bytes": _held(made),
         "fixed_bytes": fixed,
         "vectors": len(vectors),
         "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,6 +117,10 @@ def build(argument: dict[str, Any]) -> dict[str, Any]:
     }
     (folder / "build.json").write_text(json.dumps(facts))
     return {}
+
+
+def _held(made: index.Index) -> int:
+    return sum(made.footprint().resident.values())
 
 
 def _build_samples(folder: Path) -> tuple[list[Samples], str]:
@@ -148,7 +152,7 @@ def search(argument: dict[str, Any]) -> Measurement:
     """In a child: time single-query searches of the built index."""
     settings = argument["settings"]
     folder = Path(argument["index"])
-    made = index.load(EngineConfig.read(argument["engine"]).index, argument["dimension"], folder)
+    made = index.load(EngineConfig.read(argument["engine"]).index, folder / "index")
     queries = np.load(Path(argument["vectors"]) / "queries.npy")
     order = np.random.default_rng(argument["seed"]).permutation(len(queries))
     yield

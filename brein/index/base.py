@@ -1,28 +1,28 @@
-"""The one interface of every vector index, and what the FAISS families share.
+"""What every index kind shares: configuration, results, and the two interfaces.
 
-`faiss` is imported where an index is made, not at the top: reading a configuration must stay cheap,
-because the lab's parent process never loads it.
+`Index` is what callers see: vectors under their own text ids. `Structure` is what each FAISS family is:
+vectors under integer labels. `faiss` is imported where a structure is made, not at the top: reading a
+configuration must stay cheap, because the lab's parent process never loads it.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from brein.errors import ConfigError, DataError, StorageError
+from brein.errors import ConfigError, DataError
 from brein.records import FloatArray
 from brein.settings import Settings
 
 Metric = Literal["cosine", "inner_product", "l2"]
-FORMAT = 1  # of the saved files
+LabelArray = npt.NDArray[np.int64]
+POINTS_PER_CENTROID = 256  # training on more moves centroids no further; FAISS's own default
 
 
 class IndexConfig(Settings):
@@ -33,6 +33,10 @@ class IndexConfig(Settings):
 
     kind: str
     metric: Metric = Field("cosine", description="cosine is inner product over normalised vectors")
+    shards: int = Field(
+        1, ge=1, le=256, description="parts the vectors are spread over by a hash of their id"
+    )
+    memory_map: bool = Field(False, description="leave a loaded index in its file until it is changed")
 
     @property
     def training_minimum(self) -> tuple[int, str]:
@@ -40,9 +44,14 @@ class IndexConfig(Settings):
         return 0, "nothing"
 
     @property
+    def training_maximum(self) -> int:
+        """Most vectors the index learns from; a larger set is sampled."""
+        return 0
+
+    @property
     def build_parameters(self) -> dict[str, Any]:
         """Everything a built index depends on; two equal ones can share one index."""
-        return self.model_dump(mode="json", exclude=set(self.QUERY_PARAMETERS))
+        return self.model_dump(mode="json", exclude={*self.QUERY_PARAMETERS, "memory_map"})
 
 
 Config = TypeVar("Config", bound=IndexConfig)
@@ -60,49 +69,109 @@ class Neighbours(NamedTuple):
     ids: list[list[str]]
 
 
-class Index(ABC, Generic[Config]):
-    """Vectors under their callers' ids, searched by nearness.
+class Footprint(NamedTuple):
+    """Bytes an index holds, by part: codes, links, ids, centroids, refinement.
 
-    Subclasses say how their FAISS index is made, what it needs to train and how its search is tuned.
-    Not safe for concurrent writes; concurrent searches are safe.
+    `on_disk` is what a search reads from files, of which the system keeps in memory what it sees fit.
+    """
+
+    resident: dict[str, int]
+    on_disk: dict[str, int]
+
+
+class Structure(ABC, Generic[Config]):
+    """Vectors under integer labels from 0 up, searched by nearness.
+
+    Its callers check shapes, normalise for cosine, and never add a label that is there.
     """
 
     def __init__(self, config: Config, dimension: int) -> None:
         self.config = config
         self.dimension = dimension
-        self._faiss: Any = self._make()
-        self._tune()
-        self._ids: list[str] = []  # by label; a removed vector's label is never used again
-        self._labels: dict[str, int] = {}  # by id, of the vectors that are there
-
-    @abstractmethod
-    def _make(self) -> Any:
-        """Make the empty FAISS index; labels given to `add_with_ids` must come back from its search."""
-
-    @abstractmethod
-    def _tune(self) -> None:
-        """Put the query parameters of `self.config` into the FAISS index."""
 
     @property
-    def _faiss_metric(self) -> int:
-        import faiss
+    @abstractmethod
+    def is_trained(self) -> bool:
+        """Whether vectors can be added."""
 
-        return int(faiss.METRIC_L2 if self.config.metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+    @abstractmethod
+    def train(self, vectors: FloatArray) -> None:
+        """Learn centroids, codebooks or ranges from float32 (n, d)."""
 
+    @abstractmethod
+    def adopt_training(self, other: Self) -> None:
+        """Become an empty structure with what `other` has learnt."""
+
+    @abstractmethod
+    def add(self, labels: LabelArray, vectors: FloatArray) -> None:
+        """Add float32 (n, d) under int64 (n,)."""
+
+    @abstractmethod
+    def remove(self, labels: LabelArray) -> None:
+        """Remove these labels; each may be added again."""
+
+    @abstractmethod
+    def search(
+        self, queries: FloatArray, k: int, among: LabelArray | None = None
+    ) -> tuple[FloatArray, LabelArray]:
+        """The `k` nearest of each query: scores (m, k), and labels (m, k) padded with −1.
+
+        With `among`, ascending labels that are there, nothing else is found.
+        """
+
+    @abstractmethod
+    def vectors(self, labels: LabelArray) -> FloatArray:
+        """The vectors under these labels as they are held: exact, or decoded; float32 (n, d)."""
+
+    @abstractmethod
+    def tune(self, config: Config) -> None:
+        """Take over the query parameters of `config`."""
+
+    @abstractmethod
+    def footprint(self) -> Footprint:
+        """Bytes held now, by part."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write everything into an empty folder."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> None:
+        """Take over what `write` wrote, leaving it in its file where `config.memory_map` says so."""
+
+
+class Index(ABC):
+    """Vectors under their callers' ids, searched by nearness.
+
+    Not safe for concurrent writes; concurrent searches are safe.
+    """
+
+    def __init__(self, config: IndexConfig, dimension: int) -> None:
+        self.config = config
+        self.dimension = dimension
+        self.trained_on = 0  # vectors it has learnt from
+
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self._labels)
+        """How many vectors there are."""
+
+    @abstractmethod
+    def __contains__(self, id_: object) -> bool:
+        """Whether a vector is there under this id."""
 
     @property
+    @abstractmethod
     def is_trained(self) -> bool:
         """Whether vectors can be added without training first."""
-        return bool(self._faiss.is_trained)
 
     def train(self, vectors: FloatArray) -> None:
-        """Learn centroids or codebooks from `vectors`, float32 (n, d); does nothing where none are needed.
+        """Learn from `vectors`, float32 (n, d), or from a random sample of them where there are more than
+        `config.training_maximum`; does nothing where nothing is to be learnt, or it has been.
 
         Raises:
             DataError: too few vectors for this index's parameters, or of the wrong shape.
         """
+        self._check_shape(vectors)
         if self.is_trained:
             return
         minimum, setting = self.config.training_minimum
@@ -111,7 +180,17 @@ class Index(ABC, Generic[Config]):
                 f"{self.config.kind} needs at least {setting} = {minimum} vectors to train, got "
                 f"{len(vectors)}; give it more, or lower the setting"
             )
-        self._faiss.train(self._prepared(vectors))
+        if len(vectors) > self.config.training_maximum:
+            chosen = np.random.default_rng(0).choice(
+                len(vectors), self.config.training_maximum, replace=False
+            )
+            vectors = vectors[np.sort(chosen)]
+        self._train(self._prepared(vectors))
+        self.trained_on = len(vectors)
+
+    def outgrown(self, count: int) -> bool:
+        """Whether `count` vectors are so many more than it was trained on that it should be built anew."""
+        return 0 < self.trained_on < self.config.training_maximum and count >= 4 * self.trained_on
 
     def add(self, ids: Sequence[str], vectors: FloatArray) -> None:
         """Add `vectors`, float32 (n, d), under `ids`; an untrained index is trained on them first.
@@ -119,72 +198,48 @@ class Index(ABC, Generic[Config]):
         Raises:
             DataError: ids repeat or are already there, shapes disagree, or the index cannot train on so few.
         """
+        self._check_shape(vectors)
         if len(ids) != len(vectors):
             raise DataError(f"{len(ids)} ids for {len(vectors)} vectors; give one id a vector")
-        fresh = set(ids)
-        if len(fresh) < len(ids) or not fresh.isdisjoint(self._labels):
-            taken = next(i for n, i in enumerate(ids) if i in self._labels or i in ids[:n])
-            raise DataError(f"id {taken!r} is given twice or already in the index; remove it first")
-        self.train(vectors)
-        start = len(self._ids)
-        labels = np.arange(start, start + len(ids), dtype=np.int64)
-        self._add(self._prepared(vectors), labels)
-        self._ids.extend(ids)
-        self._labels.update(zip(ids, range(start, start + len(ids)), strict=True))
-
-    def _add(self, vectors: FloatArray, labels: npt.NDArray[np.int64]) -> None:
-        self._faiss.add_with_ids(vectors, labels)
+        seen: set[str] = set()
+        for id_ in ids:
+            if id_ in seen or id_ in self:
+                raise DataError(f"id {id_!r} is given twice or already in the index; remove it first")
+            seen.add(id_)
+        if ids:
+            self.train(vectors)
+            self._add(ids, self._prepared(vectors))
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove what is there of `ids`; return how many that was."""
-        labels = [self._labels.pop(id_) for id_ in dict.fromkeys(ids) if id_ in self._labels]
-        if labels:
-            self._remove(np.array(labels, dtype=np.int64))
-        return len(labels)
+        there = [id_ for id_ in dict.fromkeys(ids) if id_ in self]
+        if there:
+            self._remove(there)
+        return len(there)
 
-    def _remove(self, labels: npt.NDArray[np.int64]) -> None:
-        self._faiss.remove_ids(labels)
-
-    def search(self, queries: FloatArray, k: int) -> Neighbours:
+    def search(self, queries: FloatArray, k: int, among: Collection[str] | None = None) -> Neighbours:
         """Find the `k` nearest vectors of each query, float32 (m, d).
+
+        With `among`, only these ids are found; those that are not there are passed over. As many as there
+        are, up to `k`, are found however few they are.
 
         Raises:
             DataError: k is below 1, or the queries have the wrong shape.
         """
         if k < 1:
             raise DataError(f"k = {k}: must be at least 1")
-        prepared = self._prepared(queries)
-        search = self._search_on_one_thread if len(prepared) == 1 else self._search
-        scores, labels = search(prepared, k)
-        known = self._ids
-        return Neighbours(scores, [[known[label] for label in row if label >= 0] for row in labels.tolist()])
+        self._check_shape(queries)
+        return self._search(self._prepared(queries), k, among)
 
-    def _search(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        scores, labels = self._faiss.search(queries, k)
-        return scores, labels
+    @abstractmethod
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """The vectors under `ids` as they are held, float32 (n, d): normalised for cosine; exact, or decoded.
 
-    def _search_on_one_thread(self, query: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        # With more threads FAISS splits the database of a single query, which is slower and dearer. The
-        # setting belongs to the calling thread, and torch may share it: put it back.
-        import faiss
+        Raises:
+            DataError: an id is not there.
+        """
 
-        threads = faiss.omp_get_max_threads()
-        if threads == 1:
-            return self._search(query, k)
-        faiss.omp_set_num_threads(1)
-        try:
-            return self._search(query, k)
-        finally:
-            faiss.omp_set_num_threads(threads)
-
-    def _prepared(self, vectors: FloatArray) -> FloatArray:
-        """Check the shape; normalise for cosine, on a copy."""
-        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
-            raise DataError(f"vectors have shape {vectors.shape}; this index takes (n, {self.dimension})")
-        contiguous = np.ascontiguousarray(vectors, dtype=np.float32)
-        return normalised(contiguous) if self.config.metric == "cosine" else contiguous
-
-    def retune(self, config: Config) -> None:
+    def retune(self, config: IndexConfig) -> None:
         """Change query parameters without rebuilding.
 
         Raises:
@@ -195,67 +250,43 @@ class Index(ABC, Generic[Config]):
                 f"index was built with {self.config.build_parameters}, asked for {config.build_parameters}; "
                 "these need a rebuild"
             )
+        self._tune(config)
         self.config = config
-        self._tune()
 
-    def stored_bytes(self) -> int:
-        """Bytes of the FAISS index when written out: codes, links, labels, centroids."""
-        import faiss
+    @abstractmethod
+    def footprint(self) -> Footprint:
+        """Bytes held now, by part."""
 
-        return len(faiss.serialize_index(self._faiss))
+    @abstractmethod
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write everything into an empty folder; return the facts that `read` needs. See `index.save`."""
 
-    def save(self, folder: Path) -> None:
-        """Write the index into `folder`, atomically: a crash leaves the older files or the newer ones.
+    @abstractmethod
+    def read(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Take over what `write` wrote. See `index.load`."""
 
-        Raises:
-            StorageError: the folder cannot be written.
-        """
-        import faiss
+    @abstractmethod
+    def _train(self, vectors: FloatArray) -> None: ...
 
-        facts = {
-            "format": FORMAT,
-            "dimension": self.dimension,
-            "build": self.config.build_parameters,
-            "size": int(self._faiss.ntotal),
-            "ids": self._ids,
-            "live": sorted(self._labels.values()),
-        }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            draft = folder / ".index.faiss"
-            faiss.write_index(self._faiss, str(draft))
-            write_flushed(folder / ".index.json", json.dumps(facts).encode())
-            sync(draft)
-            os.replace(draft, folder / "index.faiss")
-            os.replace(folder / ".index.json", folder / "index.json")
-        except (OSError, RuntimeError) as error:
-            raise StorageError(f"the index cannot be written to {folder}: {error}") from None
+    @abstractmethod
+    def _add(self, ids: Sequence[str], vectors: FloatArray) -> None: ...
 
-    def restore(self, folder: Path) -> None:
-        """Replace this index's content with what `save` wrote into `folder`.
+    @abstractmethod
+    def _remove(self, ids: Sequence[str]) -> None: ...
 
-        Raises:
-            StorageError: it is missing, damaged, of another format or built with other parameters.
-        """
-        import faiss
+    @abstractmethod
+    def _search(self, queries: FloatArray, k: int, among: Collection[str] | None) -> Neighbours: ...
 
-        try:
-            facts = json.loads((folder / "index.json").read_bytes())
-            if facts["format"] != FORMAT or facts["dimension"] != self.dimension:
-                raise StorageError(
-                    f"format {facts['format']} and dimension {facts['dimension']}, expected {FORMAT} and "
-                    f"{self.dimension}"
-                )
-            if facts["build"] != self.config.build_parameters:
-                raise StorageError(f"built with {facts['build']}, asked for {self.config.build_parameters}")
-            self._faiss = faiss.read_index(str(folder / "index.faiss"))
-            if self._faiss.ntotal != facts["size"]:
-                raise StorageError(f"{self._faiss.ntotal} vectors, expected {facts['size']}")
-            self._ids = facts["ids"]
-            self._labels = {self._ids[label]: label for label in facts["live"]}
-        except (StorageError, OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise StorageError(f"no usable index in {folder}: {first_line(error)}; rebuild it") from None
-        self._tune()
+    @abstractmethod
+    def _tune(self, config: Any) -> None: ...
+
+    def _check_shape(self, vectors: FloatArray) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
+            raise DataError(f"vectors have shape {vectors.shape}; this index takes (n, {self.dimension})")
+
+    def _prepared(self, vectors: FloatArray) -> FloatArray:
+        contiguous = np.ascontiguousarray(vectors, dtype=np.float32)
+        return normalised(contiguous) if self.config.metric == "cosine" else contiguous
 
 
 def normalised(vectors: FloatArray) -> FloatArray:
@@ -266,23 +297,8 @@ def normalised(vectors: FloatArray) -> FloatArray:
     return scaled
 
 
-def write_flushed(path: Path, data: bytes) -> None:
-    """Write a file and flush it to disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Flush a file that something else wrote to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text: FAISS's go on with C++ source lines."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def check_known(ids: Sequence[str], known: Any) -> None:
+    """Raise DataError for the first of `ids` that is not in `known`."""
+    for id_ in ids:
+        if id_ not in known:
+            raise DataError(f"id {id_!r} is not in the index")

@@ -1,59 +1,182 @@
-"""IndexHNSW: a navigable small-world graph; a search keeps `efSearch` candidates."""
+"""The graph family: a navigable small-world graph; a search keeps `efSearch` candidates.
+
+IndexHNSW compares whole vectors, IndexHNSWSQ components in a few bits each.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import math
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from brein.index.base import Index, IndexConfig
+from brein.index.base import IndexConfig, LabelArray
+from brein.index.family import (
+    FaissStructure,
+    inner,
+    labels_by_row,
+    reconstructed,
+    rows_of,
+    selector,
+)
+from brein.index.scalar import RANGES, TRAINING_MAXIMUM, QType, learns, qtype_of
 from brein.records import FloatArray
 
+# Below this share of vectors to be found, comparing with each of them beats walking past the others.
+_EXHAUSTIVE = 0.1
+_GONE = -1  # the label of a removed row
 
-class HNSWConfig(IndexConfig):
-    """Parameters of the graph; the defaults are the performance guide's."""
 
-    QUERY_PARAMETERS: ClassVar[frozenset[str]] = frozenset({"efSearch"})
+class GraphConfig(IndexConfig):
+    """Parameters of every graph; the defaults are the performance guide's."""
 
-    kind: Literal["IndexHNSW"] = "IndexHNSW"
+    QUERY_PARAMETERS: ClassVar[frozenset[str]] = frozenset({"efSearch", "rebuild_at"})
+
     M: int = Field(32, ge=2, le=512, description="links of a vertex per level, twice as many on the lowest")
     efConstruction: int = Field(200, ge=1, le=100_000, description="candidates kept while building")
     efSearch: int = Field(64, ge=1, le=100_000, description="candidates kept while searching")
+    rebuild_at: float = Field(
+        0.25, gt=0, le=1, description="share of removed vectors at which the graph is built anew"
+    )
 
 
-class HNSWIndex(Index[HNSWConfig]):
-    """`faiss.IndexHNSWFlat`. FAISS cannot remove from the graph, so removed labels are masked out."""
+class HNSWConfig(GraphConfig):
+    """A graph over whole vectors."""
+
+    kind: Literal["IndexHNSW"] = "IndexHNSW"
+
+
+class HNSWSQConfig(GraphConfig):
+    """A graph over components in a few bits each."""
+
+    kind: Literal["IndexHNSWSQ"] = "IndexHNSWSQ"
+    qtype: QType = Field("QT_8bit", description="how a component is coded, in FAISS's names")
+
+    @property
+    def training_minimum(self) -> tuple[int, str]:
+        """Enough to see each component's range."""
+        return RANGES if learns(self.qtype) else (0, "nothing")
+
+    @property
+    def training_maximum(self) -> int:
+        """Enough to see nearly all of each component's range."""
+        return TRAINING_MAXIMUM if learns(self.qtype) else 0
+
+
+Graph = TypeVar("Graph", bound=GraphConfig)
+
+
+class _GraphStructure(FaissStructure[Graph]):
+    """A `faiss.IndexHNSW` under labels of our own.
+
+    FAISS cannot remove from the graph: a removed row loses its label and is masked out of every search, and
+    when `rebuild_at` of the rows are so, the graph is built anew from the others.
+    """
 
     def _make(self) -> Any:
         import faiss
 
-        self._live_mask: npt.NDArray[np.uint8] | None = None  # made when a search first needs it
-        index = faiss.IndexHNSWFlat(self.dimension, self.config.M, self._faiss_metric)
+        self._live: Any = None  # selector of the labels that are there, made when a search needs it
+        index = self._make_graph()
         index.hnsw.efConstruction = self.config.efConstruction
-        return index
+        return faiss.IndexIDMap(index)
 
-    def _tune(self) -> None:
-        self._faiss.hnsw.efSearch = self.config.efSearch
-
-    def _add(self, vectors: FloatArray, labels: npt.NDArray[np.int64]) -> None:
-        self._faiss.add(vectors)  # labels are positions, and no position is ever given back
-        self._live_mask = None
-
-    def _remove(self, labels: npt.NDArray[np.int64]) -> None:
-        self._live_mask = None
-
-    def _search(self, queries: FloatArray, k: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        if len(self._labels) == len(self._ids):
-            return super()._search(queries, k)
+    def _make_graph(self) -> Any:
         import faiss
 
-        if self._live_mask is None:
-            live = np.zeros(len(self._ids), dtype=bool)
-            live[list(self._labels.values())] = True
-            self._live_mask = np.packbits(live, bitorder="little")
-        selector = faiss.IDSelectorBitmap(self._live_mask)
-        parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=self.config.efSearch)
+        return faiss.IndexHNSWFlat(self.dimension, self.config.M, self._metric)
+
+    def tune(self, config: Graph) -> None:
+        """Take over efSearch."""
+        super().tune(config)
+        inner(self._faiss).hnsw.efSearch = config.efSearch
+
+    def add(self, labels: LabelArray, vectors: FloatArray) -> None:
+        """Add float32 (n, d) under int64 (n,)."""
+        super().add(labels, vectors)
+        self._live = None
+
+    def remove(self, labels: LabelArray) -> None:
+        """Mask these labels out, or build anew without them."""
+        self._own()
+        held = labels_by_row(self._faiss)
+        held[rows_of(self._faiss, labels)] = _GONE
+        self._live = None
+        if (held == _GONE).sum() >= self.config.rebuild_at * len(held):
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        held = labels_by_row(self._faiss)
+        rows = np.flatnonzero(held != _GONE)
+        labels = held[rows].copy()
+        vectors = self._faiss.index.reconstruct_batch(rows) if len(rows) else None
+        self._faiss.reset()  # keeps what was learnt
+        if vectors is not None:
+            self.add(labels, vectors)
+
+    def _search_all(self, queries: FloatArray, k: int) -> tuple[FloatArray, LabelArray]:
+        held = labels_by_row(self._faiss)
+        if self._live is None:
+            self._live = selector(np.sort(held[held != _GONE])) if (held == _GONE).any() else False
+        if self._live is False:
+            return super()._search_all(queries, k)
+        return self._walk(queries, k, self._live, self.config.efSearch)
+
+    def _search_among(self, queries: FloatArray, k: int, among: LabelArray) -> tuple[FloatArray, LabelArray]:
+        share = len(among) / max(1, self._faiss.ntotal)
+        if share <= _EXHAUSTIVE:
+            return self._compare(queries, k, among)
+        found = self._walk(queries, k, selector(among), math.ceil(self.config.efSearch / share))
+        scores, labels = found
+        short = np.flatnonzero((labels >= 0).sum(axis=1) < min(k, len(among)))
+        if len(short):
+            scores[short], labels[short] = self._compare(queries[short], k, among)
+        return scores, labels
+
+    def _walk(self, queries: FloatArray, k: int, chosen: Any, efSearch: int) -> tuple[FloatArray, LabelArray]:
+        import faiss
+
+        parameters = faiss.SearchParametersHNSW(sel=chosen, efSearch=efSearch)
         scores, labels = self._faiss.search(queries, k, params=parameters)
         return scores, labels
+
+    def _compare(self, queries: FloatArray, k: int, among: LabelArray) -> tuple[FloatArray, LabelArray]:
+        """Compare with every one of `among`, through the vectors the graph lies over."""
+        import faiss
+
+        rows = np.sort(rows_of(self._faiss, among))
+        parameters = faiss.SearchParameters(sel=selector(rows))
+        scores, found = inner(self._faiss).storage.search(queries, k, params=parameters)
+        held = labels_by_row(self._faiss)
+        return scores, np.where(found >= 0, held[found], -1)
+
+    def vectors(self, labels: LabelArray) -> FloatArray:
+        """The vectors, or what their codes decode to."""
+        return reconstructed(self._faiss, labels)
+
+    def read(self, folder: Any) -> None:
+        """Take over what `write` wrote."""
+        super().read(folder)
+        self._live = None
+
+    def _parts(self) -> dict[str, int]:
+        import faiss
+
+        graph = inner(self._faiss)
+        storage = faiss.downcast_index(graph.storage)
+        links = 4 * graph.hnsw.neighbors.size() + 8 * graph.hnsw.offsets.size() + 4 * graph.hnsw.levels.size()
+        return {"codes": graph.ntotal * storage.code_size, "links": links, "ids": 8 * graph.ntotal}
+
+
+class HNSWStructure(_GraphStructure[HNSWConfig]):
+    """`faiss.IndexHNSWFlat`."""
+
+
+class HNSWSQStructure(_GraphStructure[HNSWSQConfig]):
+    """`faiss.IndexHNSWSQ`."""
+
+    def _make_graph(self) -> Any:
+        import faiss
+
+        return faiss.IndexHNSWSQ(self.dimension, qtype_of(self.config.qtype), self.config.M, self._metric)

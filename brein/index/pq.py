@@ -1,13 +1,26 @@
-"""IndexPQ: vectors as `M` codes of `nbits` bits each; a search compares codes with every vector."""
+"""Product quantisation: vectors as `M` codes; a search compares codes with every vector.
+
+IndexPQ looks distances up in memory; IndexPQFastScan in registers, many vectors at once, from 4-bit codes.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
-from brein.errors import DataError
-from brein.index.base import Index, IndexConfig
+from brein.index.base import POINTS_PER_CENTROID, Config, IndexConfig, LabelArray
+from brein.index.family import (
+    FaissStructure,
+    inner,
+    labels_by_row,
+    nearest_among,
+    reconstructed,
+    row_parts,
+)
+from brein.index.ivf import check_divides
+from brein.records import FloatArray
 
 
 class PQConfig(IndexConfig):
@@ -20,22 +33,74 @@ class PQConfig(IndexConfig):
     @property
     def training_minimum(self) -> tuple[int, str]:
         """One vector a centroid."""
-        return 2**self.nbits, "2^nbits"
+        return 1 << self.nbits, "2^nbits"
+
+    @property
+    def training_maximum(self) -> int:
+        """So many a centroid that more would move it no further."""
+        return POINTS_PER_CENTROID << self.nbits
 
 
-class PQIndex(Index[PQConfig]):
-    """`faiss.IndexPQ` under labels of our own."""
+class PQFastScanConfig(IndexConfig):
+    """Parameters of the product quantiser with 4-bit codes."""
+
+    kind: Literal["IndexPQFastScan"] = "IndexPQFastScan"
+    M: int = Field(128, ge=1, le=65_536, description="sub-quantisers of 4 bits; must divide the dimension")
+
+    @property
+    def training_minimum(self) -> tuple[int, str]:
+        """One vector a centroid."""
+        return 16, "2^4"
+
+    @property
+    def training_maximum(self) -> int:
+        """Sixteen centroids a sub-quantiser learn little from more."""
+        return 64 * POINTS_PER_CENTROID
+
+
+class _RowStructure(FaissStructure[Config]):
+    """Product codes in rows, under labels of our own. FAISS does not filter them: we decode and compare."""
+
+    def _search_among(self, queries: FloatArray, k: int, among: LabelArray) -> tuple[FloatArray, LabelArray]:
+        return nearest_among(queries, k, self.config.metric, among, self.vectors)
+
+    def vectors(self, labels: LabelArray) -> FloatArray:
+        """What the codes decode to."""
+        return reconstructed(self._faiss, labels)
+
+    def _parts(self) -> dict[str, int]:
+        return {**row_parts(self._faiss), "centroids": 4 * int(inner(self._faiss).pq.centroids.size())}
+
+
+class PQStructure(_RowStructure[PQConfig]):
+    """`faiss.IndexPQ`."""
 
     def _make(self) -> Any:
         import faiss
 
-        if self.dimension % self.config.M:
-            raise DataError(
-                f"index.M = {self.config.M} does not divide the dimension {self.dimension}; choose a divisor"
-            )
-        index = faiss.IndexPQ(self.dimension, self.config.M, self.config.nbits, self._faiss_metric)
+        check_divides(self.config.M, self.dimension)
+        index = faiss.IndexPQ(self.dimension, self.config.M, self.config.nbits, self._metric)
         index.pq.cp.min_points_per_centroid = 1  # fewer are allowed down to 2^nbits; FAISS would only warn
-        return faiss.IndexIDMap2(index)
+        return faiss.IndexIDMap(index)
 
-    def _tune(self) -> None:
-        pass
+
+class PQFastScanStructure(_RowStructure[PQFastScanConfig]):
+    """`faiss.IndexPQFastScan`. FAISS reads it into memory even where `memory_map` asks for its file."""
+
+    def _make(self) -> Any:
+        import faiss
+
+        check_divides(self.config.M, self.dimension)
+        index = faiss.IndexPQFastScan(self.dimension, self.config.M, 4, self._metric)
+        index.pq.cp.min_points_per_centroid = 1
+        return faiss.IndexIDMap(index)
+
+    def _search_all(self, queries: FloatArray, k: int) -> tuple[FloatArray, LabelArray]:
+        scores, labels = super()._search_all(queries, k)
+        # FAISS scales each query's scores to bytes, and finds nothing where all are equal: a query of zeros.
+        short = np.flatnonzero((labels >= 0).sum(axis=1) < min(k, self._faiss.ntotal))
+        if len(short):
+            scores[short], labels[short] = self._search_among(
+                queries[short], k, np.sort(labels_by_row(self._faiss))
+            )
+        return scores, labels

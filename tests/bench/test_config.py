@@ -13,7 +13,7 @@ from brein.cache import CacheConfig
 from brein.config import read_guide_profile
 from brein.index import INDEXES
 from brein.index.hnsw import HNSWConfig
-from brein.index.ivf_flat import IVFFlatConfig
+from brein.index.ivf import IVFFlatConfig
 from brein.index.pq import PQConfig
 
 DATA = Path(__file__).parents[1] / "data"

@@ -14,7 +14,16 @@ from brein import Document, Engine, EngineConfig
 from brein.errors import ClosedError, ConfigError, DataError, StorageError
 from brein.index import INDEXES, IndexConfig
 
-SMALL = {"IndexIVFFlat": {"nlist": 4, "nprobe": 4}, "IndexPQ": {"M": 16, "nbits": 4}}
+LISTS = {"nlist": 4, "nprobe": 4}
+SMALL = {
+    "IndexIVFFlat": LISTS,
+    "IndexIVFScalarQuantizer": {**LISTS, "qtype": "QT_fp16"},
+    "IndexIVFPQ": {**LISTS, "M": 16, "nbits": 4},
+    "IndexHNSWSQ": {"qtype": "QT_fp16"},
+    "IndexPQ": {"M": 16, "nbits": 4},
+    "IndexPQFastScan": {"M": 16},
+    "IndexRefine": {"first": {"kind": "IndexPQFastScan", "M": 16}, "clusters": 4, "qtype": "QT_fp16"},
+}
 WORDS = ["river", "stone", "cloud", "ember", "willow", "harbour", "lantern", "meadow", "copper", "thistle"]
 DOCUMENTS = [
     Document(f"d{n}", f"{WORDS[n % 10]} {WORDS[n // 10 % 10]} note {n}", {"n": n}) for n in range(60)
@@ -38,6 +47,10 @@ def engine(config):
     with Engine.open(config) as opened:
         opened.ingest(DOCUMENTS)
         yield opened
+
+
+def saved_index(config):
+    return next((config.path / "index").rglob("index.faiss"))
 
 
 def ids(hits):
@@ -93,7 +106,7 @@ def test_reopened_it_answers_the_same(config):
 def test_the_index_is_rebuilt_when_its_file_is_unusable(config, damage):
     with Engine.open(config) as first:
         first.ingest(DOCUMENTS)
-    file = config.path / "index" / "index.faiss"
+    file = saved_index(config)
     if damage == "missing":
         file.unlink()
     elif damage == "truncated":
@@ -199,7 +212,7 @@ def test_documents_too_few_to_train_again_stay_searchable(tmp_path):
     with Engine.open(config) as engine:
         engine.ingest(DOCUMENTS[:5])
         engine.delete(["d0", "d1"])
-    (tmp_path / "e" / "index" / "index.faiss").unlink()
+    saved_index(config).unlink()
     with Engine.open(config) as engine:
         assert ids(engine.search(DOCUMENTS[3].text, 1)) == ["d3"]
 
@@ -216,10 +229,10 @@ def test_a_folder_open_in_one_engine_is_refused_to_another(tmp_path):
 def test_closing_without_a_change_writes_nothing(config):
     with Engine.open(config) as engine:
         engine.ingest(DOCUMENTS)
-    before = {path: path.stat().st_mtime_ns for path in (config.path / "index").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (config.path / "index").rglob("*")}
     with Engine.open(config) as engine:
         engine.search("river", 3)
-    assert {path: path.stat().st_mtime_ns for path in (config.path / "index").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (config.path / "index").rglob("*")} == before
 
 
 def test_an_empty_engine_finds_nothing(config):

@@ -1,0 +1,188 @@
+"""An index in parts: each id belongs to one shard, a search asks all of them at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from brein.index.base import Footprint, Index, IndexConfig, Neighbours, check_known
+from brein.index.plain import PlainIndex
+from brein.records import FloatArray
+from brein.sharding import shard_of
+
+Result = TypeVar("Result")
+_BATCH = 16_384  # vectors moved at once while resharding
+
+
+class ShardedIndex(Index):
+    """`config.shards` indexes of one kind.
+
+    All shards share one training. Results are merged in the metric's own direction, equal scores in the order
+    the ids were added, so that with flat shards they are those of one flat index.
+    """
+
+    def __init__(
+        self, config: IndexConfig, dimension: int, make: Callable[[IndexConfig], PlainIndex]
+    ) -> None:
+        super().__init__(config, dimension)
+        self._make = make
+        self.shards = [self._empty() for _ in range(config.shards)]
+        self._order: dict[str, int] = {}  # by id, when it was added
+        self._next = 0
+        self._pool = ThreadPoolExecutor(
+            min(config.shards, os.cpu_count() or 1), "shard", initializer=_search_on_one_thread
+        )
+
+    def _empty(self) -> PlainIndex:
+        # Vectors are normalised here, once, so that a shard's cosine is the inner product.
+        metric = "inner_product" if self.config.metric == "cosine" else self.config.metric
+        return self._make(_with_metric(self.config.model_copy(update={"shards": 1}), metric))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._order
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be added without training first."""
+        return self.shards[0].is_trained
+
+    def _train(self, vectors: FloatArray) -> None:
+        self.shards[0].train(vectors)
+        for shard in self.shards[1:]:
+            shard.structure.adopt_training(self.shards[0].structure)
+
+    def _add(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        rows = self._by_shard(ids)
+        self._in_all(
+            lambda number: self.shards[number].add([ids[n] for n in rows[number]], vectors[rows[number]])
+        )
+        self._order.update(zip(ids, range(self._next, self._next + len(ids)), strict=True))
+        self._next += len(ids)
+
+    def _by_shard(self, ids: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]] = [[] for _ in self.shards]
+        for row, id_ in enumerate(ids):
+            rows[shard_of(id_, len(self.shards))].append(row)
+        return rows
+
+    def _remove(self, ids: Sequence[str]) -> None:
+        rows = self._by_shard(ids)
+        self._in_all(lambda number: self.shards[number].remove([ids[n] for n in rows[number]]))
+        for id_ in ids:
+            del self._order[id_]
+
+    def _search(self, queries: FloatArray, k: int, among: Collection[str] | None) -> Neighbours:
+        def search(number: int) -> Neighbours:
+            mine = among and [id_ for id_ in among if shard_of(id_, len(self.shards)) == number]
+            return self.shards[number].search(queries, k, mine)
+
+        return self._merged(self._in_all(search), len(queries), k)
+
+    def _merged(self, parts: Sequence[Neighbours], queries: int, k: int) -> Neighbours:
+        scores = np.hstack([part.scores for part in parts])
+        width = parts[0].scores.shape[1]
+        order = np.full(scores.shape, self._next, dtype=np.int64)  # what is missing comes last
+        for number, part in enumerate(parts):
+            for row, ids in enumerate(part.ids):
+                order[row, number * width : number * width + len(ids)] = [self._order[id_] for id_ in ids]
+        key = scores if self.config.metric == "l2" else -scores
+        best = np.lexsort((order, key), axis=1)[:, :k]
+        rows = [
+            [parts[n // width].ids[row][n % width] for n in best[row] if order[row, n] < self._next]
+            for row in range(queries)
+        ]
+        return Neighbours(np.take_along_axis(scores, best, 1), rows)
+
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """The vectors under `ids` as they are held, float32 (n, d).
+
+        Raises:
+            DataError: an id is not there.
+        """
+        check_known(ids, self._order)
+        found = np.empty((len(ids), self.dimension), dtype=np.float32)
+        for shard, rows in zip(self.shards, self._by_shard(ids), strict=True):
+            found[rows] = shard.vectors([ids[row] for row in rows])
+        return found
+
+    def reshard(self, shards: int) -> None:
+        """Spread the vectors over another number of shards, as they are held, in the order they were added.
+
+        What is compressed is decoded and coded again with the same centroids: product and scalar codes stay
+        as they are, codes of residuals may change by a step. An engine builds anew from the stored vectors.
+        """
+        made = ShardedIndex(self.config.model_copy(update={"shards": shards}), self.dimension, self._make)
+        made._adopt_training(self)
+        ids = sorted(self._order, key=self._order.__getitem__)
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            made._add(batch, self.vectors(batch))
+        self.__dict__.update(made.__dict__)
+
+    def _adopt_training(self, other: ShardedIndex) -> None:
+        learnt = other.shards[0].structure
+        for shard in self.shards:
+            shard.structure.adopt_training(learnt)
+            learnt = shard.structure  # empty, so cheaper to copy
+        self.trained_on = other.trained_on
+
+    def _tune(self, config: Any) -> None:
+        for shard in self.shards:
+            shard.retune(_with_metric(config.model_copy(update={"shards": 1}), shard.config.metric))
+
+    def footprint(self) -> Footprint:
+        """Bytes held now, by part, over all shards; `ids` counts the order in which they came, too."""
+        total = Footprint({}, {})
+        for shard in self.shards:
+            for sums, parts in zip(total, shard.footprint(), strict=True):
+                for part, size in parts.items():
+                    sums[part] = sums.get(part, 0) + size
+        order = sys.getsizeof(self._order) + sum(map(sys.getsizeof, self._order.values()))
+        total.resident["ids"] = total.resident.get("ids", 0) + order
+        return total
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write every shard into a folder of its own; return the facts that `read` needs."""
+        facts = []
+        for number, shard in enumerate(self.shards):
+            (folder / f"shard-{number}").mkdir()
+            facts.append(shard.write(folder / f"shard-{number}"))
+        (folder / "order.json").write_text(json.dumps(sorted(self._order, key=self._order.__getitem__)))
+        return {"trained_on": self.trained_on, "shards": facts}
+
+    def read(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Take over what `write` wrote."""
+        for number, shard in enumerate(self.shards):
+            shard.read(folder / f"shard-{number}", facts["shards"][number])
+        ids = json.loads((folder / "order.json").read_bytes())
+        self._order, self._next = {id_: n for n, id_ in enumerate(ids)}, len(ids)
+        self.trained_on = facts["trained_on"]
+
+    def _in_all(self, work: Callable[[int], Result]) -> list[Result]:
+        """Do `work` for every shard's number, in parallel."""
+        return list(self._pool.map(work, range(len(self.shards))))
+
+
+def _with_metric(config: IndexConfig, metric: str) -> IndexConfig:
+    """The configuration with another metric, in all its parts."""
+    changes: dict[str, Any] = {"metric": metric}
+    first = getattr(config, "first", None)
+    if first is not None:
+        changes["first"] = first.model_copy(update={"metric": metric})
+    return config.model_copy(update=changes)
+
+
+def _search_on_one_thread() -> None:
+    import faiss
+
+    faiss.omp_set_num_threads(1)  # shards are the parallelism
