@@ -1,11 +1,22 @@
-"""Caches. L1 is in memory; what each cache holds is bytes in the formats of `codec`."""
+"""Caches: in memory (L1), in Redis (L2), on disk (L3). What they hold is bytes in the formats of `codec`."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from brein.cache.memory import CacheStats, MemoryCache
+from brein.cache.base import Cache, CacheStats
+from brein.cache.disk import DiskCache
+from brein.cache.memory import MemoryCache
+from brein.cache.tiered import TieredCache
+from brein.errors import ConfigError
 from brein.settings import Settings, not_used_yet
+
+if TYPE_CHECKING:
+    from brein.cache.redis import RedisConnection
 
 
 class EmbeddingCacheConfig(Settings):
@@ -23,7 +34,32 @@ class SearchCacheConfig(Settings):
 
     maxsize: int = Field(10_000, ge=0, description="entries; 0 switches the cache off")
     ttl: float = Field(1800, gt=0, description="seconds an entry lives")
-    compression: bool = Field(True, description="compress values with zlib")
+    compression: bool = Field(True, description="compress values with zlib, in every level")
+
+
+class RedisConfig(Settings):
+    """L2: a cache of each kind in Redis; the time to live is the performance guide's."""
+
+    enabled: bool = False
+    url: str | None = Field(
+        None, description="redis://, rediss:// or unix://; null: a private server that ends with the engine"
+    )
+    maxsize: int = Field(100_000, ge=0, description="entries of each cache; 0 switches the level off")
+    max_bytes: int | None = Field(
+        256 * 1024**2, ge=1, description="bound on the values of each cache; null: none"
+    )
+    ttl: float = Field(3600, gt=0, le=31_536_000, description="seconds an entry lives; at most a year")
+    timeout: float = Field(0.05, gt=0, description="seconds to wait for Redis before the level is skipped")
+
+
+class DiskConfig(Settings):
+    """L3: a cache of each kind in an SQLite file; the time to live is the performance guide's."""
+
+    enabled: bool = False
+    path: Path | None = Field(None, description="folder of the files; null: inside the engine's folder")
+    maxsize: int = Field(1_000_000, ge=0, description="entries of each cache; 0 switches the level off")
+    max_bytes: int | None = Field(1024**3, ge=1, description="bound on the values of each cache; null: none")
+    ttl: float = Field(86_400, gt=0, description="seconds an entry lives")
 
 
 class CacheConfig(Settings):
@@ -32,7 +68,89 @@ class CacheConfig(Settings):
     embedding: EmbeddingCacheConfig = Field(default_factory=EmbeddingCacheConfig)
     search: SearchCacheConfig = Field(default_factory=SearchCacheConfig)
     max_bytes: int | None = Field(None, ge=1, description="bound on the values of each L1 cache; null: none")
+    l2: RedisConfig = Field(default_factory=RedisConfig)
+    l3: DiskConfig = Field(default_factory=DiskConfig)
     l2_enabled: bool | None = not_used_yet(None, description="a second, shared level; null: not asked for")
 
 
-__all__ = ["CacheConfig", "CacheStats", "EmbeddingCacheConfig", "MemoryCache", "SearchCacheConfig"]
+class Caches:
+    """The engine's caches, one of each kind, with what they share. Made by `open_caches`."""
+
+    def __init__(self, embedding: TieredCache, search: TieredCache, closing: ExitStack) -> None:
+        self.embedding = embedding
+        self.search = search
+        self._closing = closing
+
+    def shrink(self, stored_bytes: int) -> int:
+        """Shrink each L1 to at most `stored_bytes` of values; return how many bytes that freed."""
+        levels = (self.embedding.levels["l1"], self.search.levels["l1"])
+        return sum(level.shrink(stored_bytes) for level in levels if isinstance(level, MemoryCache))
+
+    def close(self) -> None:
+        """Close every level, and the private Redis. Closing twice does nothing."""
+        self._closing.close()
+
+
+def open_caches(config: CacheConfig, folder: Path | None) -> Caches:
+    """Open the levels that are enabled. `folder` is the engine's; L3 lies in `folder/cache` by default.
+
+    Raises:
+        ConfigError: the Redis URL cannot be read, the private Redis does not start, or L3 has no place.
+    """
+    with ExitStack() as closing:
+        connection = _connect(config.l2, closing) if config.l2.enabled else None
+        place = _place(config.l3, folder) if config.l3.enabled else None
+
+        def tiered(kind: str, maxsize: int, ttl: float, compression: bool) -> TieredCache:
+            levels: dict[str, Cache] = {"l1": MemoryCache(maxsize, ttl, config.max_bytes)}
+            if connection is not None:
+                levels["l2"] = connection.cache(kind, config.l2.maxsize, config.l2.ttl, config.l2.max_bytes)
+            if place is not None:
+                file = place / f"{kind}.sqlite"
+                levels["l3"] = DiskCache(file, config.l3.maxsize, config.l3.ttl, config.l3.max_bytes)
+            cache = TieredCache(levels, compression)
+            closing.callback(cache.close)
+            return cache
+
+        return Caches(
+            tiered("embedding", config.embedding.maxsize, config.embedding.ttl, compression=False),
+            tiered("search", config.search.maxsize, config.search.ttl, config.search.compression),
+            closing.pop_all(),
+        )
+
+
+def _connect(config: RedisConfig, closing: ExitStack) -> RedisConnection:
+    from brein.cache.redis import RedisConnection, RedisServer, memory_for
+
+    url = config.url
+    if url is None:
+        server = RedisServer(memory_for(2, config.maxsize, config.max_bytes))
+        closing.callback(server.close)
+        url = server.url
+    connection = RedisConnection(url, config.timeout)
+    closing.callback(connection.close)
+    return connection
+
+
+def _place(config: DiskConfig, folder: Path | None) -> Path:
+    if config.path is not None:
+        return config.path
+    if folder is None:
+        raise ConfigError("cache.l3.path = null: an engine without a path has no folder for it; give one")
+    return folder / "cache"
+
+
+__all__ = [
+    "Cache",
+    "CacheConfig",
+    "CacheStats",
+    "Caches",
+    "DiskCache",
+    "DiskConfig",
+    "EmbeddingCacheConfig",
+    "MemoryCache",
+    "RedisConfig",
+    "SearchCacheConfig",
+    "TieredCache",
+    "open_caches",
+]

@@ -1,12 +1,23 @@
-"""Cached values as bytes in a stated format; nothing is ever unpickled.
+"""Cached values as bytes in stated formats; nothing is ever unpickled.
 
-A vector is its float32 components, little-endian. Search hits are a JSON list of [id, score, text],
-compressed with zlib where the first byte says so: `z` for zlib, `j` for plain JSON.
+A vector is its float32 components, little-endian. Search hits are a JSON list of [id, score, text].
+
+Every cache level holds a value in an envelope, all numbers little-endian:
+
+    byte 0       0xB1, which also says the version of this format
+    byte 1       flags: bit 0 set where the payload is compressed with zlib; the others are 0
+    bytes 2–9    length of the payload
+    bytes 10–13  CRC-32 of bytes 0–9 followed by the payload
+    bytes 14–    payload
+
+The length refuses every truncation, the CRC every change confined to 32 bits, and others with a
+probability of 1 − 2⁻³². It guards against accidents, not against forgers.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Sequence
 
@@ -14,6 +25,51 @@ import numpy as np
 import numpy.typing as npt
 
 from brein.records import Hit
+
+LONGEST = 1 << 53  # bytes of values; up to here sizes are exact in Redis, whose scripts count in doubles
+
+_FORMAT = 0xB1
+_PLAIN, _ZLIB = 0, 1
+_HEADER = struct.Struct("<BBQ")
+_CRC = struct.Struct("<I")
+_PAYLOAD = _HEADER.size + _CRC.size
+
+
+def seal(value: bytes, compression: bool) -> bytes:
+    """Put a value into the envelope, with `compression` compressed where that makes it smaller."""
+    flags, payload = _PLAIN, value
+    if compression and len(packed := zlib.compress(value, level=1)) < len(value):
+        flags, payload = _ZLIB, packed
+    header = _HEADER.pack(_FORMAT, flags, len(payload))
+    return b"".join((header, _CRC.pack(zlib.crc32(payload, zlib.crc32(header))), payload))
+
+
+def unseal(data: bytes) -> bytes:
+    """Take a value out of the envelope.
+
+    Raises:
+        ValueError: the data are damaged, or not of this format.
+    """
+    if not is_sealed(data):
+        raise ValueError(f"{len(data)} bytes are damaged or not of cache format {_FORMAT:#x}; delete them")
+    payload = data[_PAYLOAD:]
+    if data[1] == _PLAIN:
+        return payload
+    try:
+        return zlib.decompress(payload)
+    except zlib.error as error:
+        raise ValueError(f"{len(data)} bytes do not decompress ({error}); delete them") from None
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether `seal` made these data and nothing has changed them since."""
+    if len(data) < _PAYLOAD:
+        return False
+    version, flags, length = _HEADER.unpack_from(data)
+    if version != _FORMAT or flags not in (_PLAIN, _ZLIB) or length != len(data) - _PAYLOAD:
+        return False
+    crc = zlib.crc32(memoryview(data)[_PAYLOAD:], zlib.crc32(data[: _HEADER.size]))
+    return bool(_CRC.unpack_from(data, _HEADER.size)[0] == crc)
 
 
 def encode_vector(vector: npt.NDArray[np.float32]) -> bytes:
@@ -26,7 +82,7 @@ def decode_vector(data: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(data, dtype="<f4")
 
 
-def encode_hits(hits: Sequence[Hit], compression: bool) -> bytes:
+def encode_hits(hits: Sequence[Hit], compression: bool = False) -> bytes:
     """Hits → bytes."""
     text = json.dumps([[hit.id, hit.score, hit.text] for hit in hits], separators=(",", ":")).encode()
     return b"z" + zlib.compress(text, level=1) if compression else b"j" + text

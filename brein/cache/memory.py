@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 
 from cachetools import TTLCache
 
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """Counts since the cache was made, and what it holds now. `stored_bytes` counts values only."""
-
-    hits: int
-    misses: int
-    evictions: int
-    entries: int
-    stored_bytes: int
-
-    @property
-    def hit_rate(self) -> float | None:
-        """Hits over look-ups; None before the first look-up."""
-        looked_up = self.hits + self.misses
-        return self.hits / looked_up if looked_up else None
+from brein.cache.base import Cache, CacheStats
 
 
-class MemoryCache:
-    """Maps text keys to bytes; bounded in entries, in bytes of values, and in seconds of life.
+class MemoryCache(Cache):
+    """A cache in this process's memory. It keeps any bytes as they are.
 
-    Safe to use from several threads. `clock` gives seconds and never goes back.
+    `maxsize` in entries, `ttl` in seconds, `max_bytes` of values (None: no bound). `clock` gives seconds
+    and never goes back.
     """
 
     def __init__(
@@ -45,7 +30,7 @@ class MemoryCache:
         self._maxsize = maxsize
         self._max_bytes = limit
         self._lock = Lock()
-        self._hits = self._misses = self._sets = self._evictions = 0
+        self._hits = self._misses = self._evictions = 0
 
     def get(self, key: str) -> bytes | None:
         """The value under `key`, or None where there is none or its life is over."""
@@ -70,6 +55,21 @@ class MemoryCache:
             self._entries[key] = value
             self._evictions += before + 1 - len(self._entries)
 
+    def shrink(self, stored_bytes: int) -> int:
+        """Evict the least recently used until at most `stored_bytes` are left; return how many were freed."""
+        with self._lock:
+            self._entries.expire()
+            held, before = len(self._entries), int(self._entries.currsize)
+            while self._entries.currsize > stored_bytes:
+                self._entries.popitem()
+            self._evictions += held - len(self._entries)
+            return before - int(self._entries.currsize)
+
+    def delete(self, key: str) -> None:
+        """Forget what is under `key`."""
+        with self._lock:
+            self._entries.pop(key, None)
+
     def clear(self) -> None:
         """Forget every entry; the counts stay."""
         with self._lock:
@@ -82,3 +82,9 @@ class MemoryCache:
             return CacheStats(
                 self._hits, self._misses, self._evictions, len(self._entries), int(self._entries.currsize)
             )
+
+    def close(self) -> None:
+        """Forget every entry and keep no more."""
+        with self._lock:
+            self._maxsize = 0
+            self._entries.clear()

@@ -1,0 +1,314 @@
+import os
+import time
+from threading import Barrier, Event, Thread
+
+import pytest
+
+from brein.cache import CacheConfig, MemoryCache, TieredCache, open_caches
+from brein.errors import ConfigError
+
+
+def memory(kind=MemoryCache):
+    return kind(maxsize=1000, ttl=60)
+
+
+@pytest.fixture
+def levels():
+    return {"l1": memory(), "l2": memory(), "l3": memory()}
+
+
+@pytest.fixture
+def cache(levels):
+    return TieredCache(levels)
+
+
+def in_threads(count, work):
+    """Run `work(number)` in that many threads at once; return what each returned or raised."""
+    barrier, results = Barrier(count), [None] * count
+
+    def run(number):
+        barrier.wait(10)
+        try:
+            results[number] = work(number)
+        except Exception as error:
+            results[number] = error
+
+    threads = [Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return results
+
+
+def missed_by(count, cache):
+    """Wait until that many look-ups have missed the first level."""
+    deadline = time.monotonic() + 30
+    while cache.levels["l1"].stats().misses < count:
+        assert time.monotonic() < deadline, "too few came"
+        time.sleep(0.001)
+
+
+def found_in(levels, key):
+    return [name for name, level in levels.items() if level.get(key) is not None]
+
+
+# --- look-ups ------------------------------------------------------------------------------------------
+
+
+def test_the_fastest_level_that_has_a_value_answers(cache, levels):
+    assert cache.get("a") == (None, "miss")
+    cache.set("a", b"1")
+    assert cache.get("a") == (b"1", "l1")
+    levels["l1"].clear()
+    assert cache.get("a") == (b"1", "l2")
+    assert cache.get("a") == (b"1", "l1")
+
+
+def test_a_hit_is_promoted_into_every_faster_level_and_into_no_slower_one(cache, levels):
+    cache.set("a", b"1")
+    cache.set("b", b"2")
+    for level in ("l1", "l2"):
+        levels[level].clear()
+    assert cache.get("a") == (b"1", "l3")
+    assert found_in(levels, "a") == ["l1", "l2", "l3"]
+    assert found_in(levels, "b") == ["l3"]
+    levels["l1"].clear()
+    levels["l3"].clear()
+    assert cache.get("a") == (b"1", "l2")
+    assert found_in(levels, "a") == ["l1", "l2"]
+
+
+def test_without_promote_a_value_is_in_the_first_level_only(cache, levels):
+    cache.set("a", b"old")
+    cache.set("a", b"new", promote=False)
+    assert found_in(levels, "a") == ["l1"]
+    assert cache.get("a") == (b"new", "l1")
+
+
+def test_invalidate_and_clear_reach_every_level(cache, levels):
+    cache.set("a", b"1")
+    cache.set("b", b"2")
+    cache.invalidate("a")
+    assert (found_in(levels, "a"), found_in(levels, "b")) == ([], ["l1", "l2", "l3"])
+    cache.clear()
+    assert found_in(levels, "b") == []
+
+
+def test_every_level_counts_the_look_ups_that_reached_it(cache, levels):
+    cache.get("a")
+    cache.set("a", b"1")
+    cache.get("a")
+    levels["l1"].clear()
+    cache.get("a")
+    counts = {name: (stats.hits, stats.misses) for name, stats in cache.stats().items()}
+    assert counts == {"l1": (1, 2), "l2": (1, 1), "l3": (0, 1)}
+
+
+def test_compression_makes_the_values_of_every_level_smaller(levels):
+    words = b"the same words " * 100
+    cache = TieredCache(levels, compression=True)
+    cache.set("a", words)
+    assert cache.get("a") == (words, "l1")
+    assert all(stats.stored_bytes < len(words) / 5 for stats in cache.stats().values())
+
+
+# --- computing what is missing -------------------------------------------------------------------------
+
+
+def test_what_is_computed_is_kept_and_says_where_it_came_from(cache, levels):
+    assert cache.get_or_compute("a", lambda: b"1") == (b"1", "miss")
+    assert cache.get_or_compute("a", lambda: b"2") == (b"1", "l1")
+    levels["l1"].clear()
+    levels["l2"].clear()
+    assert cache.get_or_compute("a", lambda: b"2") == (b"1", "l3")
+    assert found_in(levels, "a") == ["l1", "l2", "l3"]
+
+
+def test_one_miss_under_concurrency_computes_once(cache):
+    computed = []
+
+    def compute():
+        missed_by(8, cache)
+        computed.append(1)
+        return b"1"
+
+    assert in_threads(8, lambda _: cache.get_or_compute("a", compute)[0]) == [b"1"] * 8
+    assert computed == [1]
+
+
+def test_many_misses_under_concurrency_compute_each_key_once(cache):
+    computed = []
+
+    def work(_):
+        for key in map(str, range(200)):
+            cache.get_or_compute(key, lambda key=key: computed.append(key) or b"1")
+
+    in_threads(8, work)
+    assert sorted(computed) == sorted(map(str, range(200)))
+
+
+def test_different_keys_are_computed_side_by_side(cache):
+    together = Barrier(3)
+
+    def work(number):
+        return cache.get_or_compute(str(number), lambda: b"%d" % together.wait(10))[1]
+
+    assert in_threads(3, work) == ["miss"] * 3
+
+
+class Sooner(MemoryCache):
+    """A level at which `then` happens right after the next look-up."""
+
+    then = None
+
+    def get(self, key):
+        value = super().get(key)
+        if (then := self.then) is not None:
+            self.then = None
+            then()
+        return value
+
+
+def test_a_computation_that_ended_during_the_look_up_is_not_done_again():
+    first = memory(Sooner)
+    cache = TieredCache({"l1": first})
+    first.then = lambda: cache.get_or_compute("a", lambda: b"1")
+    assert cache.get_or_compute("a", lambda: b"2") == (b"1", "l1")
+
+
+def test_waiting_threads_get_the_error_and_the_next_call_computes_anew(cache, levels):
+    def fail():
+        missed_by(4, cache)
+        raise ValueError("no")
+
+    assert list(map(str, in_threads(4, lambda _: cache.get_or_compute("a", fail)))) == ["no"] * 4
+    assert found_in(levels, "a") == []
+    assert cache.get_or_compute("a", lambda: b"1") == (b"1", "miss")
+
+
+def test_a_thread_does_not_wait_for_ever_for_the_computation_of_another(levels):
+    cache, begun, finish = TieredCache(levels, patience=0.01), Event(), Event()
+
+    def slow():
+        begun.set()
+        finish.wait(10)
+        return b"slow"
+
+    thread = Thread(target=cache.get_or_compute, args=("a", slow))
+    thread.start()
+    begun.wait(10)
+    assert cache.get_or_compute("a", lambda: b"own") == (b"own", "miss")
+    finish.set()
+    thread.join(10)
+    assert cache.get("a") == (b"slow", "l1")
+
+
+# --- nothing stale is stored ---------------------------------------------------------------------------
+
+CHANGES = {
+    "invalidate": lambda cache: cache.invalidate("a"),
+    "clear": lambda cache: cache.clear(),
+    "set": lambda cache: cache.set("a", b"new"),
+}
+
+
+@pytest.fixture(params=CHANGES)
+def change(request):
+    return CHANGES[request.param], b"new" if request.param == "set" else None
+
+
+def test_what_was_computed_before_a_change_is_not_stored_after_it(cache, change):
+    make_stale, left = change
+
+    def compute():
+        make_stale(cache)
+        return b"old"
+
+    assert cache.get_or_compute("a", compute) == (b"old", "miss")
+    assert cache.get("a")[0] == left
+
+
+def test_what_was_read_before_a_change_is_not_promoted_after_it(change):
+    make_stale, left = change
+    slow = memory(Sooner)
+    cache = TieredCache({"l1": memory(), "l2": slow})
+    cache.set("a", b"old")
+    cache.levels["l1"].clear()
+    slow.then = lambda: make_stale(cache)
+    assert cache.get("a") == (b"old", "l2")
+    assert cache.get("a")[0] == left
+
+
+def test_who_comes_after_a_change_does_not_wait_for_what_began_before_it(cache, change):
+    make_stale, left = change
+    begun, finish = Event(), Event()
+
+    def slow():
+        begun.set()
+        finish.wait(10)
+        return b"old"
+
+    thread = Thread(target=cache.get_or_compute, args=("a", slow))
+    thread.start()
+    begun.wait(10)
+    make_stale(cache)
+    assert cache.get_or_compute("a", lambda: b"fresh")[0] == (left or b"fresh")
+    finish.set()
+    thread.join(10)
+    assert cache.get("a")[0] == (left or b"fresh")
+
+
+# --- from the configuration ----------------------------------------------------------------------------
+
+
+def caches_of(text, folder=None):
+    return open_caches(CacheConfig.read(text), folder)
+
+
+def test_by_default_there_is_one_level_of_each_kind():
+    caches = caches_of("{}")
+    assert (list(caches.embedding.levels), list(caches.search.levels)) == (["l1"], ["l1"])
+    caches.close()
+
+
+def test_all_levels_open_from_the_configuration_and_the_slow_ones_outlive_the_fast(tmp_path):
+    text = '{"l2": {"enabled": true, "timeout": 5}, "l3": {"enabled": true}}'
+    caches = caches_of(text, tmp_path)
+    caches.embedding.set("a", b"vector")
+    caches.search.set("a", b"hits")
+    caches.search.levels["l1"].clear()
+    assert caches.search.get("a") == (b"hits", "l2")
+    assert caches.embedding.get("a") == (b"vector", "l1")
+    assert caches.search.levels["l2"]._client is caches.embedding.levels["l2"]._client
+    assert caches.search.levels["l2"]._client.config_get("maxmemory")["maxmemory"] != "0"
+    socket = caches.search.levels["l2"]._client.connection_pool.connection_kwargs["path"]
+    caches.close()
+    caches.close()
+    assert not os.path.exists(socket)
+    caches = caches_of(text, tmp_path)
+    assert (caches.search.get("a"), caches.embedding.get("a")) == ((b"hits", "l3"), (b"vector", "l3"))
+    caches.close()
+    assert sorted(os.listdir(tmp_path / "cache")) == ["embedding.sqlite", "search.sqlite"]
+
+
+def test_caches_shrink_in_memory():
+    caches = caches_of("{}")
+    for key in "abcd":
+        caches.embedding.set(key, b"x" * 1000)
+        caches.search.set(key, os.urandom(1000))
+    assert caches.shrink(2500) == 2 * 2 * 1014
+    assert caches.embedding.stats()["l1"].entries == 2
+    caches.close()
+
+
+def test_a_disk_level_without_a_place_is_refused():
+    with pytest.raises(ConfigError, match=r"cache\.l3\.path = null: .*; give one"):
+        caches_of('{"l3": {"enabled": true}}')
+
+
+def test_a_disk_level_goes_where_it_is_told(tmp_path):
+    caches = caches_of(f'{{"l3": {{"enabled": true, "path": "{tmp_path}/elsewhere"}}}}')
+    caches.search.set("a", b"1")
+    caches.close()
+    assert (tmp_path / "elsewhere" / "search.sqlite").is_file()
