@@ -70,7 +70,6 @@ class CacheConfig(Settings):
     max_bytes: int | None = Field(None, ge=1, description="bound on the values of each L1 cache; null: none")
     l2: RedisConfig = Field(default_factory=RedisConfig)
     l3: DiskConfig = Field(default_factory=DiskConfig)
-    l2_enabled: bool | None = not_used_yet(None, description="a second, shared level; null: not asked for")
 
 
 class Caches:
