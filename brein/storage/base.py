@@ -1,0 +1,276 @@
+"""The interface of every document store, its settings, and the form documents are stored in."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from brein.errors import DataError, StorageError
+from brein.files import sync
+from brein.records import Document, FloatArray, Metadata
+from brein.settings import Settings
+from brein.storage import queries
+from brein.storage.filters import Value, Where, condition, problem
+from brein.storage.layout import file_errors
+
+
+class StorageConfig(Settings):
+    """Settings of the document store."""
+
+    kind: Literal["sqlite"] = "sqlite"
+    synchronous: Literal["normal", "full"] = Field(
+        "full", description="full: a commit survives power loss; normal: it survives the process only"
+    )
+    shards: int = Field(1, ge=1, le=64, description="SQLite files; 1: a plain store")
+    shard_key: str = Field(
+        "id",
+        min_length=1,
+        description="what decides a document's shard: id, or the name of a metadata field such as user_id",
+    )
+
+
+class Row(NamedTuple):
+    """A document as it is stored: metadata as JSON, the vector as little-endian float32 bytes."""
+
+    id: str
+    text: str
+    metadata: str
+    vector: bytes
+
+
+class DocumentStore(ABC):
+    """Documents with their vectors, on disk or in memory.
+
+    All vectors lie in one space and have one dimension. Safe to use from several threads: one call at a
+    time, and each call sees whole batches only. One store at a time may have a folder open.
+
+    Raises:
+        StorageError: from any call, where a file is missing, foreign, damaged or cannot be written.
+        DataError: from any call, where a text is not valid Unicode.
+    """
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """A random name, given at creation and kept for ever, by backups too."""
+
+    @abstractmethod
+    def write(self, rows: Sequence[Row], space: str) -> None:
+        """Store rows of distinct ids, as `add` does."""
+
+    @abstractmethod
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget what is there of `ids`; return how many that was."""
+
+    @abstractmethod
+    def pages(self, columns: str, size: int) -> Iterator[list[Any]]:
+        """Rows of these columns, the first being the id, in lists of at most `size`."""
+
+    @abstractmethod
+    def stored_bytes(self) -> int:
+        """Bytes of the database files, write-ahead logs included; in memory, of the pages."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the files."""
+
+    @abstractmethod
+    def _ask(self, statement: str, parameters: Sequence[Value] = (), where: Where | None = None) -> list[Any]:
+        """The rows of each shard. Shards in which nothing can fulfil `where` may be left out."""
+
+    @abstractmethod
+    def _select(self, columns: str, ids: Sequence[str]) -> list[Any]:
+        """These columns of those of `ids` that are stored, in any order."""
+
+    @abstractmethod
+    def _copy(self, folder: Path) -> None:
+        """Write the files of a backup into an empty folder, flushed, all from the same moment."""
+
+    # --- what is the same for every store --------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        """A token that every write renews and that never comes back; equal tokens mean equal content.
+
+        What is derived from the documents is up to date where it was made under the same token. A backup
+        has its store's token until either is written to.
+        """
+        tokens = [rows[0][0] for rows in self._ask("SELECT value FROM facts WHERE name = 'version'")]
+        if len(tokens) == 1:
+            return str(tokens[0])
+        return blake2b(" ".join(tokens).encode(), digest_size=16).hexdigest()
+
+    @property
+    def space(self) -> str:
+        """What `add` was told of the space the stored vectors lie in; empty where none are stored."""
+        space = self._first("value FROM facts WHERE name = 'space' AND EXISTS (SELECT 1 FROM documents)")
+        return str(space or "")
+
+    @property
+    def dimension(self) -> int | None:
+        """Components of the stored vectors; None where none are stored."""
+        length = self._first("length(vector) FROM documents LIMIT 1")
+        return None if length is None else length // 4
+
+    def __len__(self) -> int:
+        return sum(rows[0][0] for rows in self._ask("SELECT count(*) FROM documents"))
+
+    def add(self, documents: Sequence[Document], vectors: FloatArray, space: str) -> None:
+        """Store documents with their vectors, float32 (n, d), replacing equal ids.
+
+        Of equal ids among `documents` the last counts. `space` says what makes the vectors comparable with
+        others.
+
+        Raises:
+            DataError: metadata are not texts, numbers, booleans and nulls, or the vectors have another
+                shape, dimension or space than they must. Nothing is stored then.
+        """
+        if rows := _rows(documents, vectors):
+            self.write(rows, space)
+
+    def existing(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that are stored, in the order given."""
+        found = {id_ for (id_,) in self._select("id", ids)}
+        return [id_ for id_ in dict.fromkeys(ids) if id_ in found]
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """The texts of those of `ids` that are stored."""
+        return dict(self._select("id, text", ids))
+
+    def get(self, id_: str) -> Document | None:
+        """One document, or None."""
+        rows = self._select("text, metadata", [id_])
+        return Document(id_, rows[0][0], json.loads(rows[0][1])) if rows else None
+
+    def vectors(self, ids: Sequence[str] | None = None) -> tuple[list[str], FloatArray]:
+        """Ids with vectors, float32 (n, d): of `ids` those stored, in the order given; or all, by id."""
+        if ids is None:
+            shards = self._ask("SELECT id, vector FROM documents ORDER BY id")
+            return _unpacked(list(heapq.merge(*shards)))
+        found = dict(self._select("id, vector", ids))
+        return _unpacked([(id_, found[id_]) for id_ in ids if id_ in found])
+
+    def vector_batches(self, size: int = 10_000) -> Iterator[tuple[list[str], FloatArray]]:
+        """Every id with its vector, float32 (n, d), at most `size` at a time, ordered by id within a shard.
+
+        Each batch is read when it is asked for: a document written in between may be there, or not.
+        """
+        return map(_unpacked, self.pages("id, vector", size))
+
+    def find(self, where: Where) -> list[str]:
+        """The ids, in order, of the documents whose metadata fulfil `where` (see `filters.Where`).
+
+        Raises:
+            DataError: the filter is malformed.
+        """
+        test, values = condition(where)
+        statement = f"SELECT id FROM documents WHERE {test}"  # noqa: S608
+        return sorted(row[0] for row in chain(*self._ask(statement, values, where)))
+
+    def query(
+        self,
+        fields: Sequence[str],
+        where: Where | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[tuple[Any, ...]]:
+        """One row of `fields` for every document that fulfils `where`.
+
+        A field is "id", "text" or "metadata.<name>"; in `order_by` a leading "-" reverses it. Nulls sort
+        before numbers, numbers before texts; equal rows, and all without `order_by`, are ordered by id.
+        Booleans come back as 1 and 0, a missing field as None.
+
+        Raises:
+            DataError: a field is unknown, the filter is malformed, limit or offset is negative.
+        """
+        return self._answer(queries.select(fields, where, order_by, limit, offset), where)
+
+    def aggregate(
+        self,
+        functions: Sequence[tuple[str, str]],
+        where: Where | None = None,
+        group_by: Sequence[str] = (),
+    ) -> list[tuple[Any, ...]]:
+        """One row for every group, in order: the values of `group_by`, then those of `functions`.
+
+        A function is ("count", field), of what is not null, or ("sum" | "min" | "max" | "avg", field). sum
+        and avg take numbers only and are floats; avg, min and max of nothing are None. Without `group_by` all
+        is one group.
+
+        Raises:
+            DataError: a function or field is unknown, or the filter is malformed.
+        """
+        return self._answer(queries.aggregate(functions, where, group_by), where)
+
+    def backup(self, folder: Path) -> None:
+        """Copy the store, as it is at one moment, into a new or empty folder that `storage.create` opens.
+
+        The folder is there whole and flushed, or not at all. Writers wait meanwhile.
+        """
+        folder = folder.absolute()
+        with file_errors(folder):
+            if folder.exists() and any(folder.iterdir()):
+                raise StorageError(f"backup folder {folder} is not empty; choose a new one")
+            draft = folder.with_name(f".{folder.name}.draft")
+            shutil.rmtree(draft, ignore_errors=True)  # of a backup that was interrupted
+            draft.mkdir(parents=True)
+            self._copy(draft)
+            sync(draft)
+            os.replace(draft, folder)
+            sync(folder.parent)
+
+    def _answer(self, question: queries.Question, where: Where | None) -> list[tuple[Any, ...]]:
+        return question.merged(self._ask(question.ask, question.parameters, where))
+
+    def _first(self, selected: str) -> Any:
+        """The first value that any shard has."""
+        return next((row[0] for row in chain(*self._ask(f"SELECT {selected}"))), None)
+
+    def _check_fits(self, rows: Sequence[Row], space: str) -> None:
+        """Vectors of two spaces or dimensions would never be comparable, so they are never mixed."""
+        stored, given = (self.dimension, self.space), (len(rows[0].vector) // 4, space)
+        if stored[0] is not None and stored != given:
+            raise DataError(
+                f"vectors of dimension {given[0]} in the space {space!r}: the stored ones have dimension "
+                f"{stored[0]} in the space {stored[1]!r}; delete those, or use another store"
+            )
+
+
+def _unpacked(rows: Sequence[tuple[str, bytes]]) -> tuple[list[str], FloatArray]:
+    data = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+    return [row[0] for row in rows], data.reshape(len(rows), -1) if rows else data.reshape(0, 0)
+
+
+def _rows(documents: Sequence[Document], vectors: FloatArray) -> list[Row]:
+    if vectors.ndim != 2 or len(vectors) != len(documents):
+        raise DataError(
+            f"{len(documents)} documents take vectors of shape ({len(documents)}, d); got {vectors.shape}"
+        )
+    rows = {
+        document.id: Row(
+            document.id, document.text, _encoded(document.id, document.metadata), vector.tobytes()
+        )
+        for document, vector in zip(documents, np.asarray(vectors, dtype="<f4"), strict=True)
+    }
+    return list(rows.values())
+
+
+def _encoded(id_: str, metadata: Metadata) -> str:
+    for name, value in metadata.items():
+        if not isinstance(name, str) or problem(name):
+            raise DataError(f"document {id_!r}: the name of metadata field {name!r} must be a valid text")
+        if reason := problem(value):
+            raise DataError(f"document {id_!r}: metadata {name!r} = {value!r}: {reason}")
+    return json.dumps(dict(metadata))
