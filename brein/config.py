@@ -37,6 +37,9 @@ class EngineConfig(Settings):
     cache: CacheConfig = Field(default_factory=CacheConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
     agents: AgentsConfig = Field(default_factory=AgentsConfig)
+    memory_limit: int | None = Field(
+        None, ge=1, description="bytes of anonymous memory the process may hold; null: as many as there are"
+    )
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ _CACHE_KEYS = {
     "caching.l1_size": ("embedding.maxsize", "search.maxsize"),
     "caching.ttl": ("embedding.ttl", "search.ttl"),
     "caching.compression": ("search.compression",),
-    "caching.l2_enabled": ("l2_enabled",),
+    "caching.l2_enabled": ("l2.enabled",),
 }
 # The index kind decides how vectors are compressed, so this key has nothing left to say.
 _INERT_KEYS = {"memory.compression"}

@@ -6,45 +6,52 @@ import fcntl
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
+from hashlib import blake2b
 from pathlib import Path
 from threading import RLock
 from typing import Self
 
-from brein import embedding, index
-from brein.cache import CacheStats, MemoryCache, codec
+from brein import embedding, storage
+from brein.cache import CacheStats, codec, open_caches
 from brein.config import EngineConfig
 from brein.embedding import Embedder
 from brein.errors import ClosedError, ConfigError, DataError, StorageError
-from brein.index import Index
-from brein.index.flat import FlatConfig
+from brein.index import IndexConfig
+from brein.memory import MemoryBudget
 from brein.records import Document, FloatArray, Hit
-from brein.storage import DocumentStore
+from brein.storage import Where
+from brein.upkeep import KeptIndex
 
 
 class Engine:
     """A semantic memory. Make one with `Engine.open`; it is a context manager that closes itself.
 
-    Documents are the truth and live in SQLite; the index is derived from them, saved by `close()`, and
-    rebuilt by `open()` when it is missing, damaged, older than the documents or built otherwise. As long as
-    there are fewer documents than the index needs to train, an exact index stands in for it. The model is
-    loaded when the first text needs it. Safe to use from several threads: embedding runs in parallel, index
-    and store one call at a time. One engine at a time may have a folder open.
+    Documents are the truth and live in SQLite; the index is derived from them (`upkeep.KeptIndex`). The model
+    is loaded when the first text needs it. Safe to use from several threads: embedding runs in parallel,
+    index and store one call at a time. One engine at a time may have a folder open.
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        cache = config.cache
         self.config = config
         self._lock = RLock()
         self._embedder: Embedder | None = None
-        self._index: Index | None = None
         self._closed = False
-        self._embeddings = MemoryCache(cache.embedding.maxsize, cache.embedding.ttl, cache.max_bytes)
-        self._results = MemoryCache(cache.search.maxsize, cache.search.ttl, cache.max_bytes)
         self._space = json.dumps(embedding.space(config.embedding), sort_keys=True)
-        self._folder = None if config.path is None else _claim(config.path)
-        self._documents = DocumentStore(config.storage, config.path and config.path / "documents.sqlite")
-        self._generation = self._documents.generation
-        self._saved_generation: int | None = None  # that of the index on disk
+        with ExitStack() as opened:  # closes what is open already where the next part cannot be
+            if config.path is not None:
+                opened.callback(os.close, _claim(config.path))
+            self._documents = storage.create(config.storage, config.path)
+            opened.callback(self._documents.close)
+            self._check_space()
+            self._caches = open_caches(config.cache, config.path)
+            opened.callback(self._caches.close)
+            self._budget = MemoryBudget(config.memory_limit, self._caches)
+            folder = config.path and config.path / "index"
+            self._index = KeptIndex(config.index, self._documents, folder)
+            self._index.open()
+            self._changed()
+            self._parts = opened.pop_all()
 
     @classmethod
     def open(cls, config: EngineConfig | None = None) -> Self:
@@ -54,13 +61,7 @@ class Engine:
             StorageError: the folder is not an engine's, is open in another engine, or cannot be used.
             ConfigError: its documents were embedded with another model.
         """
-        engine = cls(config or EngineConfig())
-        try:
-            engine._open_index()
-        except BaseException:
-            engine._release()
-            raise
-        return engine
+        return cls(config or EngineConfig())
 
     def ingest(self, documents: Sequence[Document], vectors: FloatArray | None = None) -> None:
         """Remember `documents`; when this returns they are on disk. An id that is there already is replaced.
@@ -70,6 +71,8 @@ class Engine:
         Raises:
             DataError: a text or id is empty or not storable, an id is given twice, or the vectors have the
                 wrong shape. Nothing is ingested then.
+            MemoryLimitError: they do not fit into `memory_limit`. Nothing is ingested then.
+            StorageError: they cannot be written.
         """
         self._check_open()
         if not documents:
@@ -79,49 +82,56 @@ class Engine:
             vectors = self._model.embed([document.text for document in documents])
         ids = [document.id for document in documents]
         with self._lock:
-            self._check_vectors(len(documents), vectors)  # can fail, so it comes before any change
+            self._check_vectors(len(documents), vectors)
+            self._make_room(documents, vectors)
             replaced = self._documents.existing(ids)
-            self._documents.add(documents, vectors, self._space)
-            if self._index is None or (self._stands_in and len(self._documents) >= self._training_minimum):
-                self._rebuild_index()
-            else:
-                self._index.remove(replaced)
-                self._index.add(ids, vectors)
+            try:
+                self._documents.add(documents, vectors, self._space)
+                self._index.add(ids, vectors, replaced)
+            except BaseException:
+                self._recover()
+                raise
             self._changed()
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget the documents with these ids; return how many were there."""
         self._check_open()
         with self._lock:
-            deleted = self._documents.delete(ids)
-            if self._index is not None:
+            try:
+                deleted = self._documents.delete(ids)
                 self._index.remove(ids)
+            except BaseException:
+                self._recover()
+                raise
             self._changed()
         return deleted
 
-    def search(self, query: str | FloatArray, k: int = 10) -> list[Hit]:
+    def search(self, query: str | FloatArray, k: int = 10, where: Where | None = None) -> list[Hit]:
         """Find the `k` documents nearest to a text, or to a vector, float32 (d,); best first.
 
-        Texts go through both caches, vectors straight to the index. Fewer than `k` hits come back where
-        there are fewer documents, or an approximate index reached fewer.
+        `where` leaves only documents with such metadata to be found: {"lang": "en", "year": {"gte": 2020}}
+        (see `brein.storage.Where`). Texts go through the caches, vectors straight to the index. Fewer than
+        `k` hits come back where there are fewer documents, or an approximate index reached fewer.
 
         Raises:
-            DataError: k is below 1, the text is empty, or the vector has the wrong shape.
+            DataError: k is below 1, the text is empty, the filter malformed, or the vector's shape wrong.
         """
         self._check_open()
         if k < 1:
             raise DataError(f"k = {k}: must be at least 1")
         if not isinstance(query, str):
-            return self._nearest(query, k)
+            return self._nearest(query, k, where)
         if not query.strip():
             raise DataError("the query is empty; give it a text")
-        # A write in another thread moves the generation on, so a result can never be found after it.
-        key = f"{self._generation}:{k}:{query}"
-        if (cached := self._results.get(key)) is not None:
-            return codec.decode_hits(cached)
-        hits = self._nearest(self._embed_query(query), k)
-        self._results.set(key, codec.encode_hits(hits, self.config.cache.search.compression))
-        return hits
+
+        def compute() -> bytes:
+            hits = self._nearest(self._embed_query(query), k, where)
+            self._budget.watch()
+            return codec.encode_hits(hits)
+
+        # Whatever changes a result changes what is looked up, so none is found after it in any level.
+        key = json.dumps([self._state, k, where and dict(where), query])
+        return codec.decode_hits(self._caches.search.get_or_compute(key, compute)[0])
 
     def get(self, id_: str) -> Document | None:
         """The document with this id, or None."""
@@ -131,29 +141,48 @@ class Engine:
     def __len__(self) -> int:
         return len(self._documents)
 
-    def cache_stats(self) -> dict[str, CacheStats]:
-        """Counts of each cache, by name."""
-        return {"embedding": self._embeddings.stats(), "search": self._results.stats()}
+    def retune(self, config: IndexConfig) -> None:
+        """Change query parameters of the index (nprobe, efSearch, k_factor, …) without rebuilding it.
+
+        Raises:
+            ConfigError: `config` differs from the index's in a build parameter.
+        """
+        self._check_open()
+        with self._lock:
+            self._index.retune(config)
+            self.config = self.config.model_copy(update={"index": config})
+            self._changed()
+
+    def backup(self, folder: Path) -> None:
+        """Copy all documents, as they are now, into a new folder that `Engine.open` opens.
+
+        Raises:
+            StorageError: the folder is not empty or cannot be written.
+        """
+        self._check_open()
+        self._documents.backup(folder)
+
+    def cache_stats(self) -> dict[str, dict[str, CacheStats]]:
+        """Counts of each cache, by its name and its level's."""
+        return self._caches.stats()
 
     def clear_caches(self) -> None:
         """Forget everything cached; the counts stay."""
-        self._embeddings.clear()
-        self._results.clear()
+        self._caches.embedding.clear()
+        self._caches.search.clear()
 
     def warm_up(self) -> None:
         """Load the model now instead of at the first text."""
         self._model.embed(["warm up"])
 
     def close(self) -> None:
-        """Save the index and close the store. Closing twice does nothing."""
+        """Save the index and close everything. Closing twice does nothing."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            try:
-                self._save_index()
-            finally:
-                self._release()
+            with self._parts:
+                self._index.save()
 
     def __enter__(self) -> Self:
         return self
@@ -171,92 +200,53 @@ class Engine:
             return self._embedder
 
     def _embed_query(self, query: str) -> FloatArray:
-        if (cached := self._embeddings.get(query)) is not None:
-            return codec.decode_vector(cached)
-        vector: FloatArray = self._model.embed([query])[0]
-        self._embeddings.set(query, codec.encode_vector(vector))
-        return vector
+        def compute() -> bytes:
+            return codec.encode_vector(self._model.embed([query])[0])
 
-    def _nearest(self, vector: FloatArray, k: int) -> list[Hit]:
+        data, _ = self._caches.embedding.get_or_compute(json.dumps([self._space, query]), compute)
+        return codec.decode_vector(data)
+
+    def _nearest(self, vector: FloatArray, k: int, where: Where | None) -> list[Hit]:
         if vector.ndim != 1:
             raise DataError(f"a query vector has shape (d,); got {vector.shape}")
         with self._lock:
-            if self._index is None or not len(self._index):
-                return []
-            scores, ids = self._index.search(vector[None, :], min(k, len(self._index)))
-            texts = self._documents.texts(ids[0])
-        return [Hit(id_, float(score), texts[id_]) for id_, score in zip(ids[0], scores[0], strict=False)]
+            among = None if where is None else self._documents.find(where)
+            scores, ids = self._index.search(vector, k, among)
+            texts = self._documents.texts(ids)
+        return [Hit(id_, float(score), texts[id_]) for id_, score in zip(ids, scores, strict=False)]
+
+    def _changed(self) -> None:
+        """Name the state that results belong to from now on."""
+        state = [self._documents.identity, self._documents.version, self.config.index.model_dump(mode="json")]
+        self._state = blake2b(json.dumps(state).encode(), digest_size=16).hexdigest()
+        self._caches.search.levels["l1"].clear()  # what it holds is never asked for again
+
+    def _recover(self) -> None:
+        """After a write that failed: whatever of it is stored, let the index follow the documents."""
+        self._index.drop()
+        self._changed()
+
+    def _make_room(self, documents: Sequence[Document], vectors: FloatArray) -> None:
+        text = sum(len(document.text) for document in documents)
+        work = 3 * (vectors.nbytes + 4 * text)  # prepared, encoded and written
+        needed = work + self._index.bytes_to_grow(len(documents), vectors.shape[1])
+        self._budget.make_room(needed, f"ingesting {len(documents):,} documents", self._index.compact)
 
     def _check_vectors(self, count: int, vectors: FloatArray) -> None:
         if vectors.ndim != 2 or len(vectors) != count:
             raise DataError(f"{count} documents take vectors of shape ({count}, d); got {vectors.shape}")
-        if self._index is not None:
-            if vectors.shape[1] != self._index.dimension:
-                raise DataError(
-                    f"vectors have {vectors.shape[1]} components; this engine's {self._index.dimension}"
-                )
-        else:
-            index.create(self.config.index, vectors.shape[1])  # refuses a dimension it cannot have
+        self._index.check_dimension(vectors.shape[1])
 
-    def _changed(self) -> None:
-        self._generation = self._documents.generation
-        self._results.clear()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError("the engine is closed; open it again")
-
-    # --- the index on disk -----------------------------------------------------------------------------
-
-    def _open_index(self) -> None:
-        """Load the saved index if it belongs to the documents; else rebuild it from their vectors."""
-        if not len(self._documents):
-            return
-        if self._documents.space != self._space:
+    def _check_space(self) -> None:
+        if len(self._documents) and self._documents.space != self._space:
             raise ConfigError(
                 f"the documents in {self.config.path} were embedded in the space {self._documents.space}, "
                 f"the configured one is {self._space}; configure that embedding, or use another path"
             )
-        self._index = self._saved_index()
-        if self._index is None:
-            self._rebuild_index()
 
-    @property
-    def _training_minimum(self) -> int:
-        return self.config.index.training_minimum[0]
-
-    @property
-    def _stands_in(self) -> bool:
-        return self._index is not None and self._index.config.kind != self.config.index.kind
-
-    def _rebuild_index(self) -> None:
-        ids, vectors = self._documents.vectors()
-        enough = len(ids) >= self._training_minimum
-        config = self.config.index if enough else FlatConfig(metric=self.config.index.metric)
-        rebuilt = index.create(config, vectors.shape[1])
-        rebuilt.add(ids, vectors)
-        self._index = rebuilt
-
-    def _saved_index(self) -> Index | None:
-        if self.config.path is None:
-            return None
-        try:
-            saved = index.load(self.config.index, self.config.path / "index", str(self._generation))
-        except StorageError:
-            return None  # the index can always be made again from the documents
-        self._saved_generation = self._generation
-        return saved
-
-    def _save_index(self) -> None:
-        if self.config.path is None or self._index is None or self._stands_in:
-            return
-        if self._saved_generation != self._generation:
-            index.save(self._index, self.config.path / "index", str(self._generation))
-
-    def _release(self) -> None:
-        self._documents.close()
-        if self._folder is not None:
-            os.close(self._folder)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the engine is closed; open it again")
 
 
 def _claim(path: Path) -> int:

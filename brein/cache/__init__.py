@@ -85,6 +85,10 @@ class Caches:
         levels = (self.embedding.levels["l1"], self.search.levels["l1"])
         return sum(level.shrink(stored_bytes) for level in levels if isinstance(level, MemoryCache))
 
+    def stats(self) -> dict[str, dict[str, CacheStats]]:
+        """Counts of each cache, by its name and its level's."""
+        return {"embedding": self.embedding.stats(), "search": self.search.stats()}
+
     def close(self) -> None:
         """Close every level, and the private Redis. Closing twice does nothing."""
         self._closing.close()

@@ -82,13 +82,11 @@ def decode_vector(data: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(data, dtype="<f4")
 
 
-def encode_hits(hits: Sequence[Hit], compression: bool = False) -> bytes:
+def encode_hits(hits: Sequence[Hit]) -> bytes:
     """Hits → bytes."""
-    text = json.dumps([[hit.id, hit.score, hit.text] for hit in hits], separators=(",", ":")).encode()
-    return b"z" + zlib.compress(text, level=1) if compression else b"j" + text
+    return json.dumps([[hit.id, hit.score, hit.text] for hit in hits], separators=(",", ":")).encode()
 
 
 def decode_hits(data: bytes) -> list[Hit]:
     """Bytes of `encode_hits` → the same hits."""
-    text = zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:]
-    return [Hit(*fields) for fields in json.loads(text)]
+    return [Hit(*fields) for fields in json.loads(data)]

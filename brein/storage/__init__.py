@@ -1,12 +1,11 @@
 """Storage: documents and vectors on disk, in one SQLite file or in several shards."""
 
-from brein.storage.base import StorageConfig
+from brein.storage.base import DocumentStore, StorageConfig
 from brein.storage.filters import Where
 from brein.storage.layout import FORMAT
 from brein.storage.rebalance import create, rebalance
 from brein.storage.shard import SQLiteStore
 from brein.storage.sharded import ShardedStorage
-from brein.storage.sqlite import DocumentStore  # in the end: from brein.storage.base
 
 __all__ = [
     "FORMAT",

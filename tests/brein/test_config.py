@@ -23,7 +23,8 @@ def test_the_high_performance_profile_is_read_whole():
     assert engine.cache.search.compression
     assert (engine.agents.concurrency, engine.agents.queue_size, engine.agents.timeout) == (8, 1000, 120)
     assert profile.inert == {"performance.memory.nprobe": 32}
-    assert {"cache.l2_enabled", "agents.concurrency"} <= set(engine.unused())
+    assert engine.cache.l2.enabled
+    assert "agents.concurrency" in engine.unused()
 
 
 def test_the_memory_constrained_profile_is_read_whole():
@@ -32,7 +33,7 @@ def test_the_memory_constrained_profile_is_read_whole():
     assert (engine.index.kind, engine.index.M, engine.index.nbits) == ("IndexPQ", 16, 8)
     assert engine.cache.embedding.ttl == engine.cache.search.ttl == 1800
     assert engine.agents.batch_size == 5
-    assert engine.cache.l2_enabled is False
+    assert not engine.cache.l2.enabled
     assert profile.inert == {"performance.memory.nprobe": 8, "performance.memory.compression": True}
 
 

@@ -37,9 +37,14 @@ def config_of(path, kind="IndexFlat", **parts):
     ).model_copy(update={"index": index})
 
 
-@pytest.fixture(params=INDEXES)
+@pytest.fixture(params=[*INDEXES, "in parts"])
 def config(request, tmp_path):
-    return config_of(tmp_path / "engine", request.param)
+    """Every index kind; and one engine of which everything is in several parts."""
+    if request.param != "in parts":
+        return config_of(tmp_path / "engine", request.param)
+    cache = {"l2": {"enabled": True}, "l3": {"enabled": True}}
+    made = config_of(tmp_path / "engine", storage={"shards": 3}, cache=cache)
+    return made.model_copy(update={"index": made.index.model_copy(update={"shards": 2})})
 
 
 @pytest.fixture
@@ -142,19 +147,19 @@ for n in range(10_000):
     with Engine.open(config_of(tmp_path)) as engine:
         assert len(engine) >= acknowledged + 1 >= 26
         assert all(engine.search(f"note {n}", 1) for n in range(acknowledged + 1))
-        assert len(engine._index) == len(engine)
+        assert len(engine._index._index) == len(engine)
 
 
 def test_caches_answer_and_count(engine):
     for _ in range(3):
         engine.search("river stone", 5)
     engine.search("river stone", 6)
-    stats = engine.cache_stats()
+    stats = {name: levels["l1"] for name, levels in engine.cache_stats().items()}
     assert (stats["search"].hits, stats["search"].misses) == (2, 2)
     assert (stats["embedding"].hits, stats["embedding"].misses) == (1, 1)
     engine.clear_caches()
     engine.search("river stone", 5)
-    assert engine.cache_stats()["embedding"].misses == 2
+    assert engine.cache_stats()["embedding"]["l1"].misses == 2
 
 
 def test_cached_hits_equal_computed_ones(engine):
@@ -199,12 +204,12 @@ def test_until_the_index_can_train_an_exact_one_stands_in(tmp_path, kind):
         for document in DOCUMENTS[:3]:
             engine.ingest([document])
         assert [engine.search(d.text, 1)[0].id for d in DOCUMENTS[:3]] == ["d0", "d1", "d2"]
-        assert engine._index.config.kind == "IndexFlat"
+        assert engine._index._index.config.kind == "IndexFlat"
     with Engine.open(config) as engine:
         assert ids(engine.search(DOCUMENTS[1].text, 1)) == ["d1"]
         engine.ingest(DOCUMENTS)
-        assert engine._index.config.kind == kind
-        assert len(engine._index) == len(engine) == 60
+        assert engine._index._index.config.kind == kind
+        assert len(engine._index._index) == len(engine) == 60
 
 
 def test_documents_too_few_to_train_again_stay_searchable(tmp_path):
@@ -215,6 +220,81 @@ def test_documents_too_few_to_train_again_stay_searchable(tmp_path):
     saved_index(config).unlink()
     with Engine.open(config) as engine:
         assert ids(engine.search(DOCUMENTS[3].text, 1)) == ["d3"]
+
+
+def test_a_filter_leaves_only_documents_with_such_metadata(engine):
+    found = engine.search("river stone", 60, {"n": {"gte": 50}})
+    assert sorted(ids(found)) == [f"d{n}" for n in range(50, 60)]
+    assert ids(engine.search("river stone", 5, {"n": [7, 1000]})) == ["d7"]
+    assert engine.search("river stone", 5, {"n": -1}) == []
+    assert len(engine.search("river stone", 5)) == 5
+    with pytest.raises(DataError, match="near"):
+        engine.search("river stone", 5, {"n": {"near": 3}})
+
+
+def test_a_filtered_result_follows_the_metadata(engine):
+    assert ids(engine.search("river", 3, {"n": 4})) == ["d4"]
+    engine.ingest([Document("d4", DOCUMENTS[4].text, {"n": 400}), Document("d9", "river", {"n": 4})])
+    assert ids(engine.search("river", 3, {"n": 4})) == ["d9"]
+
+
+@pytest.mark.parametrize("storage", [{}, {"shards": 3}], ids=["plain", "sharded"])
+def test_a_backup_opens_as_an_engine(tmp_path, storage):
+    with Engine.open(config_of(tmp_path / "e", storage=storage)) as engine:
+        engine.ingest(DOCUMENTS)
+        engine.backup(tmp_path / "copy")
+        engine.delete(["d1"])
+    with Engine.open(config_of(tmp_path / "copy", storage=storage)) as copy:
+        assert len(copy) == 60
+        assert ids(copy.search(DOCUMENTS[1].text, 1)) == ["d1"]
+
+
+def test_query_parameters_change_while_it_is_open(tmp_path):
+    config = config_of(tmp_path / "e", "IndexIVFFlat")
+    narrow = config.index.model_copy(update={"nprobe": 1})
+    with Engine.open(config.model_copy(update={"index": narrow})) as engine:
+        engine.ingest(DOCUMENTS)
+        few = ids(engine.search("river stone", 60))
+        engine.retune(config.index)
+        assert len(ids(engine.search("river stone", 60))) == 60 > len(few)
+        with pytest.raises(ConfigError, match="rebuild"):
+            engine.retune(config.index.model_copy(update={"nlist": 5}))
+
+
+def test_an_index_trained_on_few_is_trained_again_when_there_are_many(tmp_path):
+    with Engine.open(config_of(tmp_path / "e", "IndexIVFFlat")) as engine:
+        engine.ingest(DOCUMENTS[:10])
+        assert engine._index._index.trained_on == 10
+        for start in range(10, 60, 10):
+            engine.ingest(DOCUMENTS[start : start + 10])
+        assert engine._index._index.trained_on == 40
+        assert len(engine._index._index) == 60
+
+
+def test_the_index_follows_the_documents_after_a_write_that_failed(tmp_path, monkeypatch):
+    with Engine.open(config_of(tmp_path / "e")) as engine:
+        engine.ingest(DOCUMENTS)
+        with monkeypatch.context() as patched:
+            patched.setattr(type(engine._index._index), "add", _fail)
+            with pytest.raises(MemoryError):
+                engine.ingest([Document("new", "zebra giraffe")])
+        assert ids(engine.search("zebra giraffe", 61)).count("new") == (engine.get("new") is not None)
+        assert len(engine.search("zebra giraffe", 100)) == len(engine)
+
+
+def _fail(*arguments):
+    raise MemoryError
+
+
+def test_when_most_documents_are_gone_the_index_is_built_anew(config):
+    with Engine.open(config) as engine:
+        engine.ingest(DOCUMENTS)
+        engine.delete([document.id for document in DOCUMENTS[:45]])
+        assert sorted(ids(engine.search("river stone", 60))) == sorted(d.id for d in DOCUMENTS[45:])
+        engine.delete([document.id for document in DOCUMENTS])
+        assert engine.search("river", 5) == []
+        engine.ingest(DOCUMENTS)
+        assert len(engine.search("river stone", 60)) == 60
 
 
 def test_a_folder_open_in_one_engine_is_refused_to_another(tmp_path):
