@@ -98,15 +98,39 @@ TextConfig = PydocsConfig | BeirConfig
 # --- suites and trials ---------------------------------------------------------------------------
 
 
+MemoryPart = Literal["search", "ingest", "cache", "shards", "storage", "coding"]
+Share = Annotated[float, Field(gt=0, le=1)]
+IndexShards = Annotated[int, Field(ge=1, le=256)]
+StorageShards = Annotated[int, Field(ge=1, le=64)]
+
+
 class MemoryConfig(Settings):
     """What the memory suite does in each trial."""
 
+    parts: tuple[MemoryPart, ...] = Field(min_length=1, description="which parts run")
     k: int = Field(ge=10, le=1000, description="neighbours a search asks for; quality is judged at 10")
     searches: int = Field(ge=1, description="timed single-query searches")
     warmup: int = Field(ge=0, description="untimed searches before them")
+    batch_seconds: float = Field(
+        gt=0, le=3600, description="seconds of timed searches of many queries at once"
+    )
+    filter_shares: tuple[Share, ...] = Field(description="shares of all ids that filtered searches allow")
+    filtered_searches: int = Field(ge=1, description="timed searches for each of these shares")
     ingest_documents: int = Field(
         ge=1, description="documents ingested afresh in one call, the same in every trial"
     )
+    cache_keys: int = Field(ge=1, le=1_000_000, description="different requests to the search cache")
+    cache_requests: int = Field(ge=1, description="requests of the Zipf stream over them")
+    shard_counts: tuple[IndexShards, ...] = Field(
+        min_length=1, description="numbers of shards of the index; costs are over 1, where that is among them"
+    )
+    shard_vectors: int = Field(ge=1, description="vectors in these indexes, at most")
+    shard_searches: int = Field(ge=1, description="timed searches for each of these numbers")
+    storage_shards: tuple[StorageShards, ...] = Field(min_length=1, description="numbers of SQLite files")
+    storage_documents: int = Field(ge=10, description="documents written for each of these numbers")
+    storage_reads: int = Field(ge=1, description="reads of ten documents for each of these numbers")
+    coding_vectors: int = Field(ge=1, description="vectors coded and searched exactly, at most")
+    coding_queries: int = Field(ge=1, description="queries that search them, at most")
 
 
 class QueryConfig(Settings):
@@ -191,6 +215,7 @@ class ExperimentConfig(Settings):
     cache: CacheConfig
     storage: StorageConfig
     agents: AgentsConfig
+    memory_limit: int | None = Field(ge=1, description="bytes of memory the engine may hold; null: no limit")
     trial: TrialConfig
     profiler: ProfilerConfig
     baseline: BaselineConfig
@@ -218,6 +243,7 @@ class ExperimentConfig(Settings):
             cache=self.cache,
             storage=self.storage,
             agents=self.agents,
+            memory_limit=self.memory_limit,
         )
 
 

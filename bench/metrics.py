@@ -2,19 +2,21 @@
 
 Metrics are derived from raw samples, never measured. A sample is one row of `samples.parquet`:
 
-    suite, series, phase   what was sampled; `phase` tells apart series of one name
+    suite, series, labels  what was sampled; `labels` (see `label_text`) tell apart series of one name
     repeat, seq            which process of the trial, and the order within it
     start                  seconds since its series began
-    value                  seconds for timings, bytes for sizes
+    value                  seconds for timings, bytes for sizes, a share for shares
     items                  how many things the value stands for (documents of an ingest), else 1
+    reference              seconds the same thing took the other way, in the same turn, else null
     query                  the query's id, where there is one
     cache_hit              whether a search was answered from the search cache, else null
-    recall_at_10, ndcg_at_10   quality of one search, computed after the timed region, else null
+    recall_at_…, ndcg_at_10    quality of one search, computed after the timed region, else null
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,15 +31,18 @@ if TYPE_CHECKING:
 COLUMNS = {
     "suite": "string",
     "series": "string",
-    "phase": "string",
+    "labels": "string",
     "repeat": "int64",
     "seq": "int64",
     "start": "float64",
     "value": "float64",
     "items": "int64",
+    "reference": "Float64",
     "query": "string",
     "cache_hit": "boolean",
+    "recall_at_1": "Float64",
     "recall_at_10": "Float64",
+    "recall_at_100": "Float64",
     "ndcg_at_10": "Float64",
 }
 
@@ -95,6 +100,11 @@ def _rate(rows: pd.DataFrame) -> float:
     return float(rows["items"].sum() / rows["value"].sum())
 
 
+def _cost(rows: pd.DataFrame) -> float | None:
+    known = rows["reference"].dropna()
+    return float(rows["value"].mean() / known.mean()) if len(known) else None
+
+
 def _hit_rate(rows: pd.DataFrame) -> float | None:
     known = rows["cache_hit"].dropna()
     return float(known.mean()) if len(known) else None
@@ -104,13 +114,25 @@ def _quantile(quantile: float) -> Callable[[pd.DataFrame], float | None]:
     return lambda rows: stats.percentile(rows["value"].to_numpy(dtype=np.float64), quantile)
 
 
-def _latency(prefix: str, title: str, series: str) -> Iterator[Metric]:
-    yield Metric(f"{prefix}.mean", f"{title}, mean", "s", "lower", series, _mean)
-    for percent in (50, 95, 99):
+def _latency(prefix: str, title: str, series: str, *percents: int) -> Iterator[Metric]:
+    yield _time(f"{prefix}.mean", f"{title}, mean", series)
+    for percent in percents:
         q = percent / 100
         yield Metric(
             f"{prefix}.p{percent}", f"{title}, p{percent}", "s", "lower", series, _quantile(q), quantile=q
         )
+
+
+def _time(name: str, title: str, series: str) -> Metric:
+    return Metric(name, title, "s", "lower", series, _mean)
+
+
+def _per_second(name: str, title: str, things: str, series: str) -> Metric:
+    return Metric(name, title, f"{things}/s", "higher", series, _rate)
+
+
+def _size(name: str, title: str, series: str) -> Metric:
+    return Metric(name, title, "B", "lower", series, _mean, "exact")
 
 
 def _quality(name: str, title: str, series: str, column: str) -> Metric:
@@ -121,45 +143,51 @@ def _quality(name: str, title: str, series: str, column: str) -> Metric:
     return Metric(name, title, "", "higher", series, derive, quality=column)
 
 
-_ALL = (
-    Metric("memory.ingest.rate", "Ingestion rate", "documents/s", "higher", "memory.ingest", _rate),
-    *_latency("memory.search.latency", "Vector search latency", "memory.search"),
-    Metric(
-        "memory.search.throughput",
-        "Vector searches, one client",
-        "queries/s",
-        "higher",
-        "memory.search",
-        _rate,
+_MEMORY = (
+    _per_second("memory.ingest.rate", "Ingestion rate", "documents", "memory.ingest"),
+    *_latency("memory.search.latency", "Vector search latency", "memory.search", 50, 95, 99),
+    _per_second("memory.search.throughput", "Vector searches, one client", "queries", "memory.search"),
+    _per_second(
+        "memory.search.batch_throughput", "Vector searches, in batches", "queries", "memory.search.batch"
     ),
+    _quality("memory.recall_at_1", "Recall@1 against exact search", "memory.search", "recall_at_1"),
     _quality("memory.recall_at_10", "Recall@10 against exact search", "memory.search", "recall_at_10"),
-    Metric("memory.index.build_time", "Index build time", "s", "lower", "memory.build", _mean),
-    Metric(
-        "memory.index.bytes_per_vector",
-        "Index size per vector",
-        "B",
-        "lower",
-        "memory.index.bytes",
-        _mean,
-        "exact",
-    ),
-    Metric(
+    _quality("memory.recall_at_100", "Recall@100 against exact search", "memory.search", "recall_at_100"),
+    _quality("memory.filtered.recall_at_10", "Filtered recall@10", "memory.filtered", "recall_at_10"),
+    _time("memory.filtered.latency.mean", "Filtered search latency, mean", "memory.filtered"),
+    _time("memory.index.build_time", "Index build time", "memory.build"),
+    _size("memory.index.bytes_per_vector", "Index size per vector", "memory.index.bytes"),
+    _size("memory.index.disk_bytes_per_vector", "Index size per vector on disk", "memory.index.disk_bytes"),
+    _size(
         "memory.index.bytes_per_million",
         "Index size, projected to a million vectors",
-        "B",
-        "lower",
         "memory.index.projected_bytes",
-        _mean,
-        "exact",
     ),
     Metric("memory.peak", "Peak memory of a search process", "B", "lower", "memory.peak", _mean),
-    *_latency("query.latency", "Query latency, text to hits", "query.search"),
-    Metric("query.throughput", "Queries, one client", "queries/s", "higher", "query.search", _rate),
+    _time("memory.shards.latency.mean", "Sharded search latency, mean", "memory.shards"),
+    Metric(
+        "memory.shards.cost", "Sharded search latency over one shard's", "", "lower", "memory.shards", _cost
+    ),
+    _quality("memory.coding.recall_at_10", "Recall@10 of scalar codes", "memory.coding", "recall_at_10"),
+    _size("memory.coding.bytes_per_vector", "Size of a scalar code", "memory.coding"),
+    Metric("memory.cache.hit_rate", "Cache hit rate", "", "higher", "memory.cache.answered", _mean, "share"),
+    *_latency("memory.cache.latency", "Cache latency", "memory.cache", 95),
+    _per_second("memory.storage.write_rate", "Documents written", "documents", "memory.storage.write"),
+    _per_second("memory.storage.read_rate", "Documents read", "documents", "memory.storage.read"),
+)
+_QUERY = (
+    *_latency("query.latency", "Query latency, text to hits", "query.search", 50, 95, 99),
+    _per_second("query.throughput", "Queries, one client", "queries", "query.search"),
     Metric("query.cache_hit_rate", "Search cache hit rate", "", "higher", "query.search", _hit_rate, "share"),
     _quality("query.ndcg_at_10", "nDCG@10", "query.search", "ndcg_at_10"),
     _quality("query.recall_at_10", "Recall@10 against judgements", "query.search", "recall_at_10"),
 )
-METRICS = {metric.name: metric for metric in _ALL}
+METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY)}
+
+
+def label_text(labels: Mapping[str, str]) -> str:
+    """Labels as the samples hold them: a JSON object with its keys in order."""
+    return json.dumps(labels, sort_keys=True)
 
 
 def derive(samples: pd.DataFrame) -> list[Measured]:
@@ -167,8 +195,8 @@ def derive(samples: pd.DataFrame) -> list[Measured]:
     measured = []
     for metric in METRICS.values():
         rows = samples[samples["series"] == metric.series]
-        for phase, group in rows.groupby("phase", sort=False):
-            result = _derive_one(metric, group, {"phase": str(phase)} if phase else {})
+        for text, group in rows.groupby("labels", sort=False):
+            result = _derive_one(metric, group, json.loads(str(text)))
             if result is not None:
                 measured.append(result)
     return measured

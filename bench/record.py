@@ -102,7 +102,10 @@ class RunRecord(_Part):
     trials: list[Trial]
     metrics: list[Measured]
     conditions: dict[str, str] = Field(
-        description="what a series of samples was measured on, by its name and phase: documents, tokens, …"
+        description="what a series of samples was measured on, by its name and labels: documents, tokens, …"
+    )
+    skipped: dict[str, str] = Field(
+        description="why metrics of a suite that ran were not measured, by the beginning of their names"
     )
     validity: Validity
     baseline: str

@@ -15,7 +15,7 @@ from bench import record
 from bench.config import TrialConfig
 from bench.errors import BenchError
 from bench.machine import compute_threads
-from bench.metrics import COLUMNS
+from bench.metrics import COLUMNS, label_text
 from bench.process import Child
 
 if TYPE_CHECKING:
@@ -29,12 +29,19 @@ Measurement = Generator[None, None, dict[str, Any]]
 class Samples:
     """Rows of one trial, gathered in its process; see `bench.metrics` for the columns."""
 
-    def __init__(self, series: str, phase: str = "") -> None:
-        self._fixed = {"series": series, "phase": phase}
+    def __init__(self, series: str, **labels: str) -> None:
+        self._fixed = {"series": series, "labels": label_text(labels)}
         self.rows: list[dict[str, Any]] = []
 
+    @classmethod
+    def of(cls, value: float, series: str, **labels: str) -> Samples:
+        """A series of this one sample."""
+        samples = cls(series, **labels)
+        samples.add(value)
+        return samples
+
     def add(self, value: float, start: float = 0.0, items: int = 1, **more: Any) -> None:
-        """Keep one sample: seconds or bytes in `value`, its `start` in seconds."""
+        """Keep one sample: its `value`, its `start` in seconds, and what else it has a column for."""
         self.rows.append(
             {**self._fixed, "seq": len(self.rows), "start": start, "value": value, "items": items, **more}
         )
@@ -45,16 +52,27 @@ class Plan:
     """One measurement to repeat: a function, "module:function", and its JSON argument.
 
     The function runs in a child with `argument` and a `seed`. It is a generator: it prepares, yields once,
-    measures when it is resumed, and returns what `report` makes. `conditions` say what a series is measured
-    on. `known` are samples taken already, when an artifact was made.
+    measures when it is resumed, and returns what `report` makes.
     """
 
     suite: str
     phase: str
     target: str
     argument: Mapping[str, Any]
-    conditions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a suite, or a part of one, has to give.
+
+    `plans` are its trials. `known` are samples taken already, when an artifact was made. By series,
+    `conditions` say what it is measured on, and `skipped` why it is not measured.
+    """
+
+    plans: Sequence[Plan] = ()
     known: Sequence[Samples] = ()
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def report(*samples: Samples, **facts: Any) -> dict[str, Any]:
@@ -70,17 +88,18 @@ class Outcome:
     samples: pd.DataFrame
 
 
-def run_all(plans: Sequence[Plan], config: TrialConfig, say: Callable[[str], None]) -> Outcome:
+def run_all(works: Sequence[Work], config: TrialConfig, say: Callable[[str], None]) -> Outcome:
     """Run every plan `config.repeats` times, in rounds, so that drift of the machine meets all alike.
 
     The processes of a round prepare side by side, then measure one at a time. A trial that crashes, is killed
     or runs too long is recorded as failed, and the rest goes on.
     """
+    plans = [plan for work in works for plan in work.plans]
     trials: list[record.Trial] = []
     rows = [
-        {"suite": plan.suite, "repeat": 0, **row}
-        for plan in plans
-        for samples in plan.known
+        {"suite": row["series"].partition(".")[0], "repeat": 0, **row}
+        for work in works
+        for samples in work.known
         for row in samples.rows
     ]
     for repeat in range(config.repeats):

@@ -119,10 +119,11 @@ def measure(
     chosen = [suites.SUITES[suite] for suite in experiment.suites]
     for suite in chosen:
         suite.check(prepared)
-    plans = [plan for suite in chosen for plan in suite.plan(prepared)]
-    outcome = trial.run_all(plans, experiment.trial, say)
+    works = [work for suite in chosen for work in suite.plan(prepared)]
+    outcome = trial.run_all(works, experiment.trial, say)
     measured = metrics.derive(outcome.samples)
-    conditions = {series: text for plan in plans for series, text in plan.conditions.items()}
+    conditions = {series: text for work in works for series, text in work.conditions.items()}
+    skipped = {names: reason for work in works for names, reason in work.skipped.items()}
     made = RunRecord(
         run_id=run_id,
         started_at=started_at.isoformat(timespec="seconds"),
@@ -138,9 +139,10 @@ def measure(
         trials=outcome.trials,
         metrics=measured,
         conditions=conditions,
+        skipped=skipped,
         validity=validity.judge(experiment.suites, outcome.trials, measured, described),
         baseline=experiment.baseline.name,
-        verdicts=baseline.judge(experiment.baseline, measured, outcome.trials, conditions),
+        verdicts=baseline.judge(experiment.baseline, measured, outcome.trials, conditions, skipped),
     )
     return made, outcome.samples
 

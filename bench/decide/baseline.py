@@ -39,19 +39,20 @@ def judge(
     metrics: Sequence[Measured],
     trials: Sequence[Trial],
     conditions: Mapping[str, str],
+    skipped: Mapping[str, str],
 ) -> list[Verdict]:
-    """One verdict for each figure, in the baseline's order; `conditions` are those of the record."""
+    """One verdict for each figure, in the baseline's order; the mappings are those of the record."""
     verdicts = []
     for figure in baseline.figures:
         measured = next((m for m in metrics if m.name == figure.metric and m.labels == figure.labels), None)
-        word, why = _word(figure, measured, trials)
+        word, why = (
+            _word(figure, measured) if measured else ("missing", _why_missing(figure, trials, skipped))
+        )
         verdicts.append(_verdict(figure, measured, word, why, conditions))
     return verdicts
 
 
-def _word(figure: BaselineFigure, measured: Measured | None, trials: Sequence[Trial]) -> tuple[Word, str]:
-    if measured is None:
-        return "missing", _why_missing(figure, trials)
+def _word(figure: BaselineFigure, measured: Measured) -> tuple[Word, str]:
     if measured.value is None:
         return "missing", str(measured.reason)
     if measured.ci_low is None or measured.ci_high is None:
@@ -59,13 +60,16 @@ def _word(figure: BaselineFigure, measured: Measured | None, trials: Sequence[Tr
     return compare(figure.value, measured.ci_low, measured.ci_high, figure.better)
 
 
-def _why_missing(figure: BaselineFigure, trials: Sequence[Trial]) -> str:
+def _why_missing(figure: BaselineFigure, trials: Sequence[Trial], skipped: Mapping[str, str]) -> str:
+    for metrics, reason in skipped.items():
+        if figure.metric.startswith(metrics):
+            return reason
     statuses = {trial.status for trial in trials if trial.suite == figure.suite}
     if not statuses:
         return f"needs the suite {figure.suite}"
     if "failed" in statuses:
         return f"trials of the suite {figure.suite} failed"
-    return "needs a data set of texts"  # the one thing a suite does without
+    return f"the suite {figure.suite} gave no such figure"
 
 
 def compare(documented: float, low: float, high: float, better: str) -> tuple[Word, str]:

@@ -76,6 +76,11 @@ def uncovered(record: RunRecord) -> list[Measured]:
     return [m for m in record.metrics if (m.name, *sorted(m.labels.items())) not in covered]
 
 
+def value(metric: Measured) -> str:
+    """A metric's value with its interval."""
+    return units.show(metric.value, metric.unit, metric.ci_low, metric.ci_high)
+
+
 def measured(verdict: Verdict) -> str:
     """The measured side of a verdict with its interval, or why there is none."""
     if verdict.measured is None:
@@ -104,8 +109,29 @@ def title(name: str, labels: Mapping[str, str]) -> str:
 
 
 def described(labels: Mapping[str, str]) -> str:
-    """Labels in words; a phase is its own description."""
-    return ", ".join(value if key == "phase" else f"{key} {value}" for key, value in labels.items())
+    """Labels in words: `cold`, `4 shards`, `L2`, `1%`."""
+    return ", ".join(_described(key, value) for key, value in labels.items())
+
+
+def _described(key: str, value: str) -> str:
+    match key:
+        case "phase" | "part" | "of" | "qtype":
+            return value
+        case "level":
+            return value.upper()
+        case "shards":
+            return f"{value} shard" if value == "1" else f"{value} shards"
+        case "share":
+            return _percent(value)
+        case _:
+            return f"{key} {value}"
+
+
+def _percent(share: str) -> str:
+    try:
+        return units.tick(float(share), "")
+    except ValueError:
+        return share
 
 
 def key_figures(record: RunRecord) -> list[KeyFigure]:
@@ -154,8 +180,9 @@ def source(record: RunRecord) -> str:
 
 
 def conditions(record: RunRecord) -> list[tuple[str, str]]:
-    """What each series was measured on."""
-    return [(printable(series), printable(text)) for series, text in record.conditions.items()]
+    """What each series was measured on, and what was not measured."""
+    skipped = {names: f"not measured: {reason}" for names, reason in record.skipped.items()}
+    return [(printable(name), printable(text)) for name, text in (record.conditions | skipped).items()]
 
 
 def dataset(data: DatasetFacts) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from bench import stats
 from bench.record import RunRecord
-from bench.reports import answer, figures, units
+from bench.reports import answer, figures, tables, units
 from bench.reports.figures import Drawing
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def render(record: RunRecord, samples: pd.DataFrame) -> str:
     return _template().render(
         record=record,
         answer=answer,
+        tables=tables.tables(record),
         drawings=[drawing for drawing in drawn if isinstance(drawing, Drawing)],
         omitted=[drawing for drawing in drawn if not isinstance(drawing, Drawing)],
         failed=[trial for trial in record.trials if trial.status == "failed"],

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from bench.record import RunRecord, Verdict
-from bench.reports import answer, units
+from bench.reports import answer, tables, units
+from bench.reports.tables import Table
 
 # What GitHub's Markdown could read as markup, a table's cell border, a link, an image or a formula.
 _MARKUP = re.compile(r"([\\`*_\[\]|~#$])")
@@ -19,6 +20,7 @@ def render(record: RunRecord) -> str:
         f"### {_text(str(name))}: {_text(answer.headline(record))}",
         *_verdicts(record),
         *_metrics(record),
+        *_tables(record),
         _notes(record),
         f"Reproduce: {_code(answer.reproduce(record))}",
     ]
@@ -42,15 +44,27 @@ def _verdict_row(verdict: Verdict) -> str:
 
 def _metrics(record: RunRecord) -> Iterator[str]:
     rows = [
-        f"| {_text(answer.title(m.name, m.labels))} "
-        f"| {_text(units.show(m.value, m.unit, m.ci_low, m.ci_high))} |"
+        f"| {_text(answer.title(m.name, m.labels))} | {_text(answer.value(m))} |"
         for m in answer.uncovered(record)
-        if m.value is not None
+        if m.value is not None and m.name not in tables.SHOWN
     ]
     if rows:
         table = "\n".join(["| Metric | Measured [95% interval] |", "| --- | --- |", *rows])
         summary = f"<summary>{answer.count(len(rows), 'more metric')}, with no documented figure</summary>"
         yield f"<details>{summary}\n\n{table}\n\n</details>"
+
+
+def _tables(record: RunRecord) -> Iterator[str]:
+    made = tables.tables(record)
+    if made:
+        blocks = "\n\n".join(_table(table) for table in made)
+        yield f"<details><summary>By part, level and shard</summary>\n\n{blocks}\n\n</details>"
+
+
+def _table(table: Table) -> str:
+    lines = [[table.title, *table.columns], ["---"] * (1 + len(table.columns))]
+    lines += [[_text(label), *map(_text, cells)] for label, cells in table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _notes(record: RunRecord) -> str:

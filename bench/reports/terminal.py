@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bench.metrics import Measured
 from bench.record import RunRecord, Verdict
-from bench.reports import answer, units
+from bench.reports import answer, tables
 
 _STYLES = {"pass": "green", "miss": "bold red", "not proven": "yellow", "missing": "dim"}
 
@@ -22,9 +22,10 @@ def table(record: RunRecord) -> RenderableType:
     parts: list[RenderableType] = []
     if record.verdicts:
         parts.append(_verdicts(record))
-    rest = answer.uncovered(record)
+    rest = [metric for metric in answer.uncovered(record) if metric.name not in tables.SHOWN]
     if rest:
         parts.append(_metrics(rest))
+    parts += [_small(table) for table in tables.tables(record)]
     parts += [*_standing(record), Text(answer.headline(record), style="bold")]
     return Group(*parts)
 
@@ -63,13 +64,23 @@ def _metrics(metrics: Iterable[Measured]) -> Table:
     made.add_column("processes", justify="right")
     for metric in metrics:
         shown = metric.value is not None
-        value = units.show(metric.value, metric.unit, metric.ci_low, metric.ci_high)
+        value = answer.value(metric)
         made.add_row(
             Text(answer.title(metric.name, metric.labels)),
             Text(value if shown else answer.printable(metric.reason or value), style="" if shown else "dim"),
             Text(f"{metric.n:,}"),
             Text(f"{metric.repeats:,}"),
         )
+    return made
+
+
+def _small(table: tables.Table) -> Table:
+    made = _table(table.title)
+    made.add_column("", ratio=1, overflow="fold")
+    for column in table.columns:
+        made.add_column(column, ratio=1, overflow="fold")
+    for label, cells in table.rows:
+        made.add_row(Text(label), *(Text(cell) for cell in cells))
     return made
 
 

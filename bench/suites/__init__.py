@@ -1,7 +1,7 @@
-"""What is measured: one file per suite, one table (`SUITES`).
+"""What is measured: a module or a package for each suite, one table (`SUITES`).
 
-A suite is a module. `check(experiment)` refuses what it cannot measure, `plan(experiment)` makes what its
-trials need and returns them; its other functions run in the trials' own processes.
+`check(experiment)` refuses what a suite cannot measure, `plan(experiment)` makes what its trials need and
+returns them; its other functions run in the trials' own processes.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import Protocol
 
 from bench.suites import memory, query
 from bench.suites.base import Experiment, facts
-from bench.trial import Plan
+from bench.trial import Work
 
 
 class Suite(Protocol):
-    """What a suite's module has."""
+    """What a suite's module or package has."""
 
     def check(self, experiment: Experiment) -> None:
         """Refuse what cannot be measured, before anything is made."""
 
-    def plan(self, experiment: Experiment) -> list[Plan]:
+    def plan(self, experiment: Experiment) -> list[Work]:
         """Make what the trials need, and return them."""
 
 

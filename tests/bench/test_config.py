@@ -15,6 +15,7 @@ from brein.index import INDEXES
 from brein.index.hnsw import HNSWConfig
 from brein.index.ivf import IVFFlatConfig
 from brein.index.pq import PQConfig
+from brein.storage import StorageConfig
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -55,6 +56,11 @@ def test_every_index_kind_has_an_option_and_every_suite_its_settings():
     assert set(SUITES) <= set(options("suite"))
 
 
+def test_the_options_of_the_caches_and_the_store_write_out_the_engines_defaults():
+    made = config.from_overrides(["cache=guide", "storage=sqlite"])
+    assert (made.cache, made.storage) == (CacheConfig(), StorageConfig())
+
+
 def test_the_guides_values_are_in_the_options():
     small, large, constrained = (
         config.from_overrides([f"+profile={p}"])
@@ -68,6 +74,16 @@ def test_the_guides_values_are_in_the_options():
     assert (search.maxsize, search.ttl, search.compression) == (10_000, 1800, True)
     assert small.cache == CacheConfig()
     assert (small.dataset.documents, small.dataset.queries) == (4000, 500)
+    levels = config.from_overrides(["cache=three_levels"]).cache
+    assert (levels.search.maxsize, levels.search.ttl, levels.l2.ttl, levels.l3.ttl) == (
+        10_000,
+        300,
+        3600,
+        86_400,
+    )
+    assert levels.l2.enabled
+    assert levels.l3.enabled
+    assert constrained.engine.memory_limit == 4 * 2**30
     assert (large.dataset.memory_vectors.vectors, large.dataset.memory_vectors.dimension) == (100_000, 384)
     assert large.dataset.documents is None
 
@@ -98,6 +114,10 @@ def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
         (["index.nprobes=3"], "index.nprobes is not a setting"),
         (["profile=smoke"], r"write \+profile=NAME"),
         (["suite.query.k=9"], "suite.query.k = 9: .*greater than or equal to 10"),
+        (["suite.memory.parts=[search,nothing]"], "suite.memory.parts.1 = 'nothing'.*search"),
+        (["suite.memory.filter_shares=[0]"], "suite.memory.filter_shares.0 = 0"),
+        (["suite.memory.storage_shards=[65]"], "suite.memory.storage_shards.0 = 65: .*64"),
+        (["memory_limit=0"], "memory_limit = 0"),
         (["trial.timeout=1e18"], "trial.timeout = 1e.*86400"),
         (["dataset=synthetic", "dataset.cluster_spread=.inf"], "cluster_spread"),
         (["+index.M=3"], "index.M = 3 is not a setting"),

@@ -26,8 +26,8 @@ def measured(name, value, low, high, **labels):
     )  # fmt: skip
 
 
-def verdict_of(documented, *metrics, title, trials=(), conditions=None):
-    verdicts = baseline.judge(documented, metrics, trials, conditions or {})
+def verdict_of(documented, *metrics, title, trials=(), conditions=None, skipped=None):
+    verdicts = baseline.judge(documented, metrics, trials, conditions or {}, skipped or {})
     return next(v for v in verdicts if v.title == title)
 
 
@@ -69,7 +69,7 @@ def test_without_an_interval_nothing_is_proven(documented):
 
 
 def test_what_is_not_measured_says_which_suite_it_needs(documented):
-    verdicts = baseline.judge(documented, [], [], {})
+    verdicts = baseline.judge(documented, [], [], {}, {})
     assert {v.verdict for v in verdicts} == {"missing"}
     assert {v.reason for v in verdicts} == {
         f"needs the suite {s}" for s in ("load", "memory", "query", "agents", "system")
@@ -78,6 +78,9 @@ def test_what_is_not_measured_says_which_suite_it_needs(documented):
 
 def test_what_a_suite_that_ran_did_not_give_says_why(documented):
     ran = verdict_of(documented, title="Ingestion rate", trials=[trial()])
+    assert (ran.verdict, ran.reason) == ("missing", "the suite memory gave no such figure")
+    skipped = {"memory.ingest": "needs a data set of texts"}
+    ran = verdict_of(documented, title="Ingestion rate", trials=[trial()], skipped=skipped)
     assert (ran.verdict, ran.reason) == ("missing", "needs a data set of texts")
     broken = verdict_of(documented, title="Ingestion rate", trials=[trial(), trial("failed", 1)])
     assert broken.reason == "trials of the suite memory failed"

@@ -1,15 +1,18 @@
 import numpy as np
 import pytest
 
-from bench.metrics import METRICS, derive
+from bench.metrics import METRICS, derive, label_text
 from bench.trial import frame
 
+COLD, ZIPF = {"phase": "cold"}, {"phase": "zipf"}
 
-def rows(series, values, repeat=0, phase="", suite="query", **columns):
+
+def rows(series, values, repeat=0, labels=None, suite="query", **columns):
     return [
         {
-            "suite": suite, "series": series, "phase": phase, "repeat": repeat, "seq": seq, "start": 0.0,
-            "value": value, "items": 1, **{name: given[seq] for name, given in columns.items()},
+            "suite": suite, "series": series, "labels": label_text(labels or {}), "repeat": repeat,
+            "seq": seq, "start": 0.0, "value": value, "items": 1,
+            **{name: given[seq] for name, given in columns.items()},
         }
         for seq, value in enumerate(values)
     ]  # fmt: skip
@@ -24,8 +27,13 @@ def test_every_metric_of_the_contract_that_these_suites_give_is_in_the_table():
         f"{p}.latency.{s}" for p in ("memory.search", "query") for s in ("mean", "p50", "p95", "p99")
     }
     others = {
-        "memory.ingest.rate", "memory.search.throughput", "memory.recall_at_10", "memory.index.build_time",
-        "memory.index.bytes_per_vector", "memory.peak", "query.throughput", "query.cache_hit_rate",
+        "memory.ingest.rate", "memory.search.throughput", "memory.search.batch_throughput",
+        "memory.recall_at_1", "memory.recall_at_10", "memory.recall_at_100", "memory.filtered.recall_at_10",
+        "memory.filtered.latency.mean", "memory.index.build_time", "memory.index.bytes_per_vector",
+        "memory.index.disk_bytes_per_vector", "memory.shards.latency.mean", "memory.shards.cost",
+        "memory.cache.hit_rate", "memory.cache.latency.mean", "memory.cache.latency.p95",
+        "memory.storage.write_rate", "memory.storage.read_rate", "memory.coding.recall_at_10",
+        "memory.coding.bytes_per_vector", "memory.peak", "query.throughput", "query.cache_hit_rate",
         "query.ndcg_at_10", "query.recall_at_10",
     }  # fmt: skip
     assert latencies | others <= set(METRICS)
@@ -67,10 +75,11 @@ def test_too_few_processes_give_a_value_without_an_interval():
     assert "3 of the 5 processes" in mean.reason
 
 
-def test_phases_are_told_apart_by_their_label():
-    samples = rows("query.search", np.ones(30), phase="cold") + rows(
-        "query.search", np.ones(30) * 2, phase="zipf"
-    )
+def test_series_of_one_name_are_told_apart_by_their_labels():
+    samples = [
+        *rows("query.search", np.ones(30), labels=COLD),
+        *rows("query.search", np.ones(30) * 2, labels=ZIPF),
+    ]
     assert find(samples, "query.latency.mean", phase="cold").value == 1
     assert find(samples, "query.latency.mean", phase="zipf").value == 2
 
@@ -80,7 +89,7 @@ def test_quality_is_a_mean_over_queries_with_a_bootstrap_interval():
     samples = [
         row
         for repeat in range(2)
-        for row in rows("query.search", np.ones(40), repeat, "cold", query=queries, ndcg_at_10=quality)
+        for row in rows("query.search", np.ones(40), repeat, COLD, query=queries, ndcg_at_10=quality)
     ]
     measured = find(samples, "query.ndcg_at_10", phase="cold")
     assert measured.value == 0.5
@@ -91,9 +100,7 @@ def test_a_hit_rate_stays_between_0_and_1():
     samples = [
         row
         for repeat in range(5)
-        for row in rows(
-            "query.search", np.ones(40), repeat, "zipf", cache_hit=[n >= repeat for n in range(40)]
-        )
+        for row in rows("query.search", np.ones(40), repeat, ZIPF, cache_hit=[n >= repeat for n in range(40)])
     ]
     measured = find(samples, "query.cache_hit_rate", phase="zipf")
     assert measured.value == pytest.approx(0.95)
@@ -107,3 +114,17 @@ def test_no_samples_give_no_metrics():
 def test_what_is_counted_is_its_own_interval():
     measured = find(rows("memory.index.bytes", [1544.0], suite="memory"), "memory.index.bytes_per_vector")
     assert (measured.value, measured.ci_low, measured.ci_high, measured.reason) == (1544, 1544, 1544, None)
+
+
+def test_labels_are_written_in_one_way():
+    assert label_text({"qtype": "QT_4bit", "of": "residuals"}) == '{"of": "residuals", "qtype": "QT_4bit"}'
+    assert label_text({}) == "{}"
+
+
+def test_a_cost_is_over_the_same_searches_on_one_shard():
+    one = rows("memory.shards", [1.0, 2.0], labels={"shards": "1"}, suite="memory")
+    two = rows("memory.shards", [3.0, 6.0], labels={"shards": "2"}, suite="memory", reference=[1.0, 2.0])
+    assert find(one + two, "memory.shards.cost", shards="2").value == pytest.approx(3)
+    assert not any(
+        m.name == "memory.shards.cost" and m.labels == {"shards": "1"} for m in derive(frame(one + two))
+    )

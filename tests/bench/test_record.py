@@ -17,7 +17,8 @@ def made():
         run_id="r", started_at="2026-01-01T00:00:00+00:00", wall=1.0, command=["+profile=smoke"],
         experiment={}, not_used_yet=[], machine=describe(), versions=versions(), git=commit(),
         dataset=DatasetFacts(name="d", sha256="0" * 64, counts={"documents": 3}, facts={}),
-        memory_vectors=None, trials=[], metrics=[], conditions={}, baseline="documented", verdicts=[],
+        memory_vectors=None, trials=[], metrics=[], conditions={}, skipped={}, verdicts=[],
+        baseline="documented",
         validity=Validity(valid=True, reasons=[], notes=[]),
     )  # fmt: skip
 
@@ -30,7 +31,7 @@ def test_the_published_schema_is_the_models(made):
 
 
 def test_what_is_written_can_be_read(made, tmp_path):
-    row = {"suite": "memory", "series": "memory.peak", "phase": "", "repeat": 0, "seq": 0, "start": 0.0}
+    row = {"suite": "memory", "series": "memory.peak", "labels": "{}", "repeat": 0, "seq": 0, "start": 0.0}
     samples = frame([{**row, "value": 7.0, "items": 1}])
     record.write(made, samples, tmp_path)
     again, rows = record.read(tmp_path)

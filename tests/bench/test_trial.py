@@ -5,7 +5,7 @@ import pytest
 
 from bench.config import TrialConfig
 from bench.metrics import COLUMNS
-from bench.trial import Plan, Samples, run_all
+from bench.trial import Plan, Samples, Work, run_all
 
 CONFIG = TrialConfig(repeats=2, seed=7, threads=1, timeout=30.0)
 
@@ -15,9 +15,9 @@ def _children_can_be_imported(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
 
 
-def run(*plans, config=CONFIG):
+def run(*plans, config=CONFIG, known=()):
     said = []
-    return run_all(plans, config, said.append), said
+    return run_all([Work(plans, known)], config, said.append), said
 
 
 def test_every_plan_is_repeated_in_rounds_with_seeds_of_its_own():
@@ -78,11 +78,11 @@ def test_a_trial_that_is_never_prepared_is_ended_before_any_measures(tmp_path):
 
 
 def test_samples_known_before_come_once_whatever_the_repeats():
-    known = Samples("memory.build")
-    known.add(7.0)
-    outcome, _ = run(Plan("memory", "search", "children:measure", {}, known=[known]))
+    known = Samples.of(7.0, "memory.build")
+    outcome, _ = run(Plan("memory", "search", "children:measure", {}), known=[known])
     build = outcome.samples[outcome.samples["series"] == "memory.build"]
     assert build["value"].tolist() == [7.0]
+    assert build["suite"].tolist() == ["memory"]
 
 
 def test_a_trial_that_refuses_its_input_is_recorded_with_its_line():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,18 +10,21 @@ import pandas as pd
 import pytest
 
 from bench.machine import Git, Machine
-from bench.metrics import COLUMNS, Measured, derive
+from bench.metrics import COLUMNS, Measured, derive, label_text
 from bench.record import DatasetFacts, RunRecord, Trial, Validity, Verdict
 
 REPEATS = 5
+_PARTS = {"codes": 1536.0, "ids": 118.25, "centroids": 15.5}  # bytes per vector
 
 
 @pytest.fixture(scope="session")
 def samples() -> pd.DataFrame:
     random = np.random.default_rng(7)
     rows = [row for repeat in range(REPEATS) for row in _process(repeat, random)]
-    rows += [_row("memory.build", 0, 0, 3.2), _row("memory.index.bytes", 0, 0, 1552.25)]
-    rows.append(_row("memory.index.projected_bytes", 0, 0, 1.546e9))
+    rows += [_row("memory.build", 0, 0, 3.2), _row("memory.index.projected_bytes", 0, 0, 1.546e9)]
+    rows += [_row("memory.index.bytes", 0, 0, size, {"part": part}) for part, size in _PARTS.items()]
+    rows.append(_row("memory.index.bytes", 0, 0, sum(_PARTS.values())))
+    rows += _codings()
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
@@ -46,7 +49,7 @@ def record(samples: pd.DataFrame) -> RunRecord:
             "index": {"kind": "IndexIVFFlat", "metric": "cosine", "nlist": 100, "nprobe": 5},
             "trial": {"repeats": REPEATS, "seed": 0, "threads": None, "timeout": 600.0},
         },
-        not_used_yet=["cache.l2_enabled", "agents.concurrency"],
+        not_used_yet=["cache.embedding.hit_rate_target", "agents.concurrency"],
         machine=Machine(
             fingerprint="0123456789abcdef",
             cpu="Example CPU @ 2.50GHz",
@@ -71,6 +74,7 @@ def record(samples: pd.DataFrame) -> RunRecord:
             facts={"clusters": 500},
         ),
         conditions={"memory.ingest": "300 documents of 52 tokens on average"},
+        skipped={"memory.storage": "suite.memory.parts leaves storage out"},
         trials=[_trial(suite, repeat) for suite in ("memory", "query") for repeat in range(REPEATS)],
         metrics=metrics,
         validity=Validity(
@@ -175,39 +179,64 @@ def _process(repeat: int, random: np.random.Generator) -> Iterator[dict[str, Any
     for seq in range(1000):
         recall = float(random.choice([1.0, 0.9, 0.8, 0.7], p=[0.6, 0.25, 0.1, 0.05]))
         seconds = 9e-5 * drift * _tail(random)
-        yield _row("memory.search", repeat, seq, seconds, query=f"q{seq}", recall_at_10=recall)
+        recalls = {"recall_at_1": float(recall > 0.7), "recall_at_10": recall, "recall_at_100": recall * 0.9}
+        yield _row("memory.search", repeat, seq, seconds, query=f"q{seq}", **recalls)
     for seq in range(10):
         yield _row("memory.ingest", repeat, seq, 0.41 * drift * _tail(random), items=32)
     for seq in range(1000):
         gain = float(random.choice([1.0, 0.63, 0.5, 0.0], p=[0.5, 0.2, 0.15, 0.15]))
         quality = {"recall_at_10": float(gain > 0), "ndcg_at_10": gain}
         seconds = 0.0087 * drift * _tail(random)
-        yield _row("query.search", repeat, seq, seconds, "cold", query=f"q{seq}", cache_hit=False, **quality)
+        cold = {"phase": "cold"}
+        yield _row("query.search", repeat, seq, seconds, cold, query=f"q{seq}", cache_hit=False, **quality)
     for seq in range(600):
         hit = bool(random.random() < 0.71)
         seconds = (2.1e-5 if hit else 0.0087) * drift * _tail(random)
-        yield _row("query.search", repeat, seq, seconds, "zipf", query=f"q{seq % 90}", cache_hit=hit)
+        zipf = {"phase": "zipf"}
+        yield _row("query.search", repeat, seq, seconds, zipf, query=f"q{seq % 90}", cache_hit=hit)
     yield _row("memory.peak", repeat, 0, 412 * 2**20 * drift)
+    yield from _levels(repeat, drift)
+
+
+def _levels(repeat: int, drift: float) -> Iterator[dict[str, Any]]:
+    random = np.random.default_rng(repeat)
+    for level, requests, typical in (("l1", 640, 2e-5), ("l2", 90, 3e-4)):
+        labels = {"level": level}
+        yield _row("memory.cache.answered", repeat, 0, requests / 1000, labels)
+        for seq in range(requests):
+            yield _row("memory.cache", repeat, seq, typical * drift * _tail(random), labels)
+
+
+def _codings() -> Iterator[dict[str, Any]]:
+    random = np.random.default_rng(7)
+    for bits, of, found in (
+        (4, "vectors", 0.9),
+        (4, "residuals", 0.96),
+        (8, "vectors", 0.99),
+        (8, "residuals", 1),
+    ):
+        labels, size = {"qtype": f"QT_{bits}bit", "of": of}, 48 * bits + (of == "residuals")
+        for seq in range(50):
+            recall = float(random.binomial(10, found)) / 10
+            yield _row("memory.coding", 0, seq, size, labels, query=f"q{seq}", recall_at_10=recall)
 
 
 def _tail(random: np.random.Generator) -> float:
     return float(random.lognormal(0, 0.22)) * (5.0 if random.random() < 0.004 else 1.0)
 
 
-def _row(series: str, repeat: int, seq: int, value: float, phase: str = "", **more: Any) -> dict[str, Any]:
+def _row(
+    series: str, repeat: int, seq: int, value: float, labels: Mapping[str, str] | None = None, **more: Any
+) -> dict[str, Any]:
     return {
         "suite": series.partition(".")[0],
         "series": series,
-        "phase": phase,
+        "labels": label_text(labels or {}),
         "repeat": repeat,
         "seq": seq,
         "start": float(seq),
         "value": value,
         "items": 1,
-        "query": None,
-        "cache_hit": None,
-        "recall_at_10": None,
-        "ndcg_at_10": None,
         **more,
     }
 

@@ -20,7 +20,7 @@ def test_the_headline_counts_the_verdicts(record: RunRecord) -> None:
 def test_the_headline_of_runs_with_less_in_them(
     record: RunRecord, bare: RunRecord, failed: RunRecord
 ) -> None:
-    assert answer.headline(bare).startswith("No documented figure to stand beside; 11 metrics measured")
+    assert answer.headline(bare).startswith("No documented figure to stand beside; 29 metrics measured")
     assert answer.headline(failed) == "Not valid. Nothing was measured: all 10 trials failed."
     missing = record.model_copy(update={"verdicts": failed.verdicts})
     assert answer.headline(missing) == "No documented figure judged: 10 figures not measured."
@@ -34,7 +34,7 @@ def test_a_run_that_is_not_valid_says_so_first(hostile: RunRecord) -> None:
 
 
 def test_the_number_shown_is_the_one_the_samples_give(record: RunRecord, samples: pd.DataFrame) -> None:
-    rows = samples[(samples["series"] == "query.search") & (samples["phase"] == "cold")]
+    rows = samples[(samples["series"] == "query.search") & (samples["labels"] == '{"phase": "cold"}')]
     by_process = [float(group["value"].quantile(0.95)) for _, group in rows.groupby("repeat")]
     interval = stats.log_t_interval(by_process)
     assert interval is not None
@@ -70,6 +70,24 @@ def test_the_key_figures_are_a_latency_a_quality_and_a_rate(record: RunRecord, f
         ("Ingestion rate", "75.2 documents/s", "miss"),
     ]
     assert answer.key_figures(failed) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"phase": "cold"}, "cold"),
+        ({"part": "codes"}, "codes"),
+        ({"level": "l2"}, "L2"),
+        ({"shards": "1"}, "1 shard"),
+        ({"shards": "4"}, "4 shards"),
+        ({"share": "0.01"}, "1%"),
+        ({"share": "few"}, "few"),
+        ({"of": "residuals", "qtype": "QT_4bit"}, "residuals, QT_4bit"),
+        ({"load": "documented"}, "load documented"),
+    ],
+)
+def test_labels_read_as_words(labels: dict[str, str], said: str) -> None:
+    assert answer.described(labels) == said
 
 
 def test_the_command_reproduces_the_run(record: RunRecord) -> None:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from bench.record import RunRecord
 from bench.reports import figures, units
-from bench.reports.figures import POINTS_PER_LINE, Drawing, Omitted
+from bench.reports.figures import Drawing, Omitted
+from bench.reports.figures.drawing import ticks
+from bench.reports.figures.latency import POINTS_PER_LINE, POINTS_PER_PANEL
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -40,6 +42,8 @@ def test_each_figure_is_described_and_takes_the_pages_colours(
         *(f"distribution-{n}" for n in (1, 2, 3)),
         "percentiles",
         "quality",
+        "parts",
+        "codes",
         "ingestion",
     ]
     for drawing in drawn.values():
@@ -103,7 +107,7 @@ def test_many_processes_share_the_points_of_a_panel(record: RunRecord, samples: 
     rows = samples[samples["series"] == "memory.search"]
     many = pd.concat([rows.assign(repeat=rows["repeat"] + 5 * n) for n in range(40)])
     drawing = _drawn(record, many)["distribution-1"]
-    assert drawing.csv.count("\n") <= figures.POINTS_PER_PANEL + 1
+    assert drawing.csv.count("\n") <= POINTS_PER_PANEL + 1
     assert "through 15 of its samples" in drawing.caption
 
 
@@ -135,9 +139,36 @@ def test_the_bars_are_what_each_process_gives(record: RunRecord, samples: pd.Dat
     assert bars.tolist() == pytest.approx(expected)
 
 
+def test_the_parts_of_the_index_add_up_to_the_whole(record: RunRecord, samples: pd.DataFrame) -> None:
+    drawing = _drawn(record, samples)["parts"]
+    rows = pd.read_csv(io.StringIO(drawing.csv))
+    whole = next(m for m in record.metrics if m.name == "memory.index.bytes_per_vector" and not m.labels)
+    assert rows["bytes"].sum() == pytest.approx(whole.value)
+    assert rows["part"].tolist() == ["codes", "ids", "centroids"]
+    assert "codes 1,536 B, 92.0%" in _texts(drawing)
+
+
+def test_codes_of_vectors_and_of_residuals_are_beside_each_other(
+    record: RunRecord, samples: pd.DataFrame
+) -> None:
+    rows = pd.read_csv(io.StringIO(_drawn(record, samples)["codes"].csv))
+    assert rows[["qtype", "of", "bytes_per_vector"]].values.tolist() == [
+        ["QT_4bit", "vectors", 192],
+        ["QT_8bit", "vectors", 384],
+        ["QT_4bit", "residuals", 193],
+        ["QT_8bit", "residuals", 385],
+    ]
+
+
+def test_what_stands_in_a_table_is_not_drawn_twice(record: RunRecord, samples: pd.DataFrame) -> None:
+    drawn = _drawn(record, samples)
+    assert "memory.cache" not in drawn["percentiles"].csv
+    assert "memory.coding" not in drawn["quality"].csv
+
+
 def test_nothing_is_drawn_from_nothing(failed: RunRecord, no_samples: pd.DataFrame) -> None:
     drawn = figures.draw(failed, no_samples)
-    assert [type(d) for d in drawn] == [Omitted] * 5
+    assert [type(d) for d in drawn] == [Omitted] * 7
     assert all(isinstance(d, Omitted) and d.reason for d in drawn)
 
 
@@ -149,7 +180,13 @@ def test_hostile_labels_are_text(hostile: RunRecord, samples: pd.DataFrame) -> N
 
 def test_numbers_that_are_none_are_survived(broken: RunRecord, samples: pd.DataFrame) -> None:
     omitted = [d for d in figures.draw(broken, samples) if isinstance(d, Omitted)]
-    assert {d.title for d in omitted} == {"Beside the documented baseline", "Latency percentiles", "Quality"}
+    assert {d.title for d in omitted} == {
+        "Beside the documented baseline",
+        "Latency percentiles",
+        "Quality",
+        "Index size per vector, by part",
+        "What residual coding buys",
+    }
 
 
 def test_a_spreadsheet_takes_no_text_for_a_formula(record: RunRecord, samples: pd.DataFrame) -> None:
@@ -160,7 +197,7 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(record: RunRecord, samples: p
 
 @given(st.floats(-9, 6), st.floats(0.1, 9), st.sampled_from([4, 6]))
 def test_ticks_are_few_and_inside_the_axis(low: float, decades: float, most: int) -> None:
-    ticks = figures._ticks(low, low + decades, most)
-    assert 1 <= len(ticks) <= most
-    assert all(low - 1e-9 <= np.log10(tick) <= low + decades + 1e-9 for tick in ticks)
-    assert len({units.tick(tick, "s") for tick in ticks}) == len(ticks)
+    made = ticks(low, low + decades, most)
+    assert 1 <= len(made) <= most
+    assert all(low - 1e-9 <= np.log10(tick) <= low + decades + 1e-9 for tick in made)
+    assert len({units.tick(tick, "s") for tick in made}) == len(made)

@@ -94,7 +94,7 @@ def test_the_rest_of_the_record_is_there(page: Page, record: RunRecord) -> None:
         *("load average 1.3", record.machine.cpu, record.dataset.sha256, record.git.commit),
         *(
             "uncommitted changes",
-            "cache.l2_enabled",
+            "cache.embedding.hit_rate_target",
             "faiss-cpu 1.15.2",
             "libraries numpy 2.4.6, scipy 1.17.0",
         ),

@@ -36,6 +36,17 @@ def test_metrics_without_a_documented_figure_and_notes_follow(record: RunRecord)
     assert "  - the machine was busy" in shown
 
 
+def test_what_has_labels_stands_in_small_tables(record: RunRecord) -> None:
+    lines = [" ".join(line.split()) for line in _shown(record).splitlines()]
+    assert "codes 1,536 B" in lines
+    assert "all 1,670 B" in lines
+    assert any(line.startswith("L2 9.00%") for line in lines)
+    assert "too few samples" in _shown(record)
+    assert any(
+        "memory.storage: not measured: suite.memory.parts leaves storage out" in line for line in lines
+    )
+
+
 def test_verdicts_have_a_colour_and_a_word(record: RunRecord) -> None:
     assert "\x1b[32mpass" in _shown(record, colour=True)
     assert "\x1b[1;31mmiss" in _shown(record, colour=True)

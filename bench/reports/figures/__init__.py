@@ -1,0 +1,35 @@
+"""The figures of a run's report. Each says what it shows in words, and gives its data as CSV.
+
+A figure whose data is missing is left out with the reason; nothing is drawn from nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.record import RunRecord
+from bench.reports.figures.baseline import beside_documented
+from bench.reports.figures.drawing import Drawing, Omitted
+from bench.reports.figures.ingestion import ingestion
+from bench.reports.figures.latency import distributions, percentiles
+from bench.reports.figures.memory import codes, parts
+from bench.reports.figures.quality import qualities
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
+    """Draw every figure the record and its samples have the data for."""
+    return [
+        beside_documented(record),
+        *distributions(record, samples),
+        percentiles(record),
+        qualities(record, samples),
+        parts(record),
+        codes(record),
+        ingestion(record, samples),
+    ]
+
+
+__all__ = ["Drawing", "Omitted", "draw"]

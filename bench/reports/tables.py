@@ -1,0 +1,75 @@
+"""Metrics that tell parts, levels or shards apart, as small tables: a row for each set of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.metrics import Measured
+from bench.record import RunRecord
+from bench.reports import answer, units
+
+# By title, the metrics that make the columns. What stands here is listed nowhere else.
+_TABLES = {
+    "Index size per vector": {
+        "memory.index.bytes_per_vector": "in memory",
+        "memory.index.disk_bytes_per_vector": "on disk",
+    },
+    "Search among a share of the ids": {
+        "memory.filtered.recall_at_10": "recall@10",
+        "memory.filtered.latency.mean": "mean latency",
+    },
+    "Index in shards": {
+        "memory.shards.latency.mean": "mean latency",
+        "memory.shards.cost": "of one shard's",
+    },
+    "Cache, by the level that answers": {
+        "memory.cache.hit_rate": "requests answered",
+        "memory.cache.latency.mean": "mean latency",
+        "memory.cache.latency.p95": "p95",
+    },
+    "Documents in SQLite shards": {
+        "memory.storage.write_rate": "written",
+        "memory.storage.read_rate": "read",
+    },
+    "Scalar codes, searched exactly": {
+        "memory.coding.bytes_per_vector": "bytes per vector",
+        "memory.coding.recall_at_10": "recall@10",
+    },
+}
+SHOWN = frozenset(name for columns in _TABLES.values() for name in columns)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles of the columns, and rows of a label and as many cells."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def tables(record: RunRecord) -> list[Table]:
+    """Every table that the record has something for, without the columns it has nothing for."""
+    made = [_table(title, columns, record) for title, columns in _TABLES.items()]
+    return [table for table in made if table.rows]
+
+
+def _table(title: str, names: dict[str, str], record: RunRecord) -> Table:
+    cells: dict[str, dict[str, str]] = {}
+    for metric in record.metrics:
+        if metric.name in names:
+            cells.setdefault(_label(metric), {})[metric.name] = _cell(metric)
+    there = [name for name in names if any(name in row for row in cells.values())]
+    rows = [(label, [row.get(name, "") for name in there]) for label, row in cells.items()]
+    return Table(title, [names[name] for name in there], rows)
+
+
+def _label(metric: Measured) -> str:
+    return answer.printable(answer.described(metric.labels)) or "all"
+
+
+def _cell(metric: Measured) -> str:
+    if metric.value is None:
+        return "too few samples"
+    counted = metric.ci_low == metric.ci_high  # an interval of no width says nothing
+    return units.show(metric.value, metric.unit) if counted else answer.value(metric)

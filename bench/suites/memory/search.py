@@ -1,0 +1,197 @@
+"""Part `search`: a built index, in a process that never loads the embedding model.
+
+Timed, in this order: single searches, batches, searches among allowed ids. Quality is judged afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bench import quality, trial
+from bench.suites.base import Experiment
+from bench.suites.memory import build
+from bench.trial import Measurement, Plan, Samples, Work
+from bench.workload import truth
+from brein import EngineConfig, index
+from brein.index import Index
+from brein.records import FloatArray
+
+METRICS: tuple[str, ...] = (
+    "memory.search",
+    "memory.recall",
+    "memory.filtered",
+    "memory.index",
+    "memory.peak",
+)
+_BATCH = 1_000  # queries in one call, where there are so many
+_FILTERED_K = 10
+
+
+class Timed(NamedTuple):
+    """One timed search: the query's row, seconds since the first, seconds it took, ids found."""
+
+    row: int
+    start: float
+    seconds: float
+    ids: list[str]
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse too few vectors for the index or for k."""
+    experiment.check_size(experiment.vector_count(), "vectors", experiment.config.suite.memory.k)
+
+
+def plan(experiment: Experiment) -> Work:
+    """Build the index, find the exact neighbours, plan the searches."""
+    settings, config = experiment.config.suite.memory, experiment.config.index
+    vectors = experiment.vectors()
+    folder = build.built(experiment, config, vectors.count)
+    known, when = build.samples(folder)
+    argument = {
+        "engine": experiment.config.engine.model_dump_json(),
+        "index": str(folder),
+        "vectors": str(vectors.folder),
+        "truth": str(truth.exact_distances(vectors, config.metric, experiment.store)),
+        "query_ids": vectors.query_ids,
+        "settings": settings.model_dump(mode="json"),
+    }
+    queries = len(vectors.query_ids)
+    conditions = {
+        "memory.search": f"{settings.searches:,} searches over {queries:,} queries a process, among "
+        f"{vectors.count:,} vectors",
+        "memory.search.batch": f"{min(_BATCH, queries):,} queries in one call, for "
+        f"{settings.batch_seconds:g} s a process",
+        "memory.filtered": f"{min(settings.filtered_searches, queries):,} searches a process for each share, "
+        "among ids drawn at random and given as a list",
+        "memory.build": when,
+        "memory.index.bytes": "resident; ids count the table of texts that FAISS's labels stand for",
+        "memory.index.projected_bytes": f"from {vectors.count:,} vectors of {vectors.dimension} components",
+    }
+    trials = [Plan("memory", "search", "bench.suites.memory.search:search", argument)]
+    return Work(trials, known, conditions)
+
+
+def search(argument: dict[str, Any]) -> Measurement:
+    """In a child: search the built index one by one, in batches and filtered; then judge what was found."""
+    settings = argument["settings"]
+    made = index.load(EngineConfig.read(argument["engine"]).index, Path(argument["index"]) / "index")
+    queries = np.load(Path(argument["vectors"]) / "queries.npy")
+    random = np.random.default_rng(argument["seed"])
+    order = random.permutation(len(queries))
+    allowed = {
+        share: np.sort(random.choice(len(made), max(1, round(share * len(made))), replace=False))
+        for share in settings["filter_shares"]
+    }
+    yield
+    singles = _singles(made, queries, order, settings)
+    peak, kinds = Samples.of(trial.peak_memory(), "memory.peak"), trial.memory_by_kind()
+    batches = _batches(made, queries[:_BATCH], settings["batch_seconds"])
+    few = order[: settings["filtered_searches"]]
+    filtered = {share: _filtered(made, queries, few, rows) for share, rows in allowed.items()}
+    judge = _Judge(argument, queries)
+    return trial.report(
+        judge.singles(made, singles),
+        peak,
+        batches,
+        *(judge.filtered(share, allowed[share], found) for share, found in filtered.items()),
+        **kinds,
+    )
+
+
+def _singles(
+    made: Index, queries: FloatArray, order: npt.NDArray[np.int64], settings: dict[str, Any]
+) -> list[Timed]:
+    for row in range(settings["warmup"]):
+        made.search(queries[row % len(queries)][None], settings["k"])
+    timed = []
+    begin = time.perf_counter()
+    for turn in range(settings["searches"]):
+        row = int(order[turn % len(queries)])
+        query = queries[row][None]
+        start = time.perf_counter()
+        found = made.search(query, settings["k"])
+        end = time.perf_counter()
+        timed.append(Timed(row, start - begin, end - start, found.ids[0]))
+    return timed
+
+
+def _batches(made: Index, queries: FloatArray, least: float) -> Samples:
+    """Search all `queries` in one call, again and again for `least` seconds."""
+    samples = Samples("memory.search.batch")
+    made.search(queries, 10)
+    begin = end = time.perf_counter()
+    while end - begin < least:
+        start = time.perf_counter()
+        made.search(queries, 10)
+        end = time.perf_counter()
+        samples.add(end - start, start - begin, items=len(queries))
+    return samples
+
+
+def _filtered(
+    made: Index, queries: FloatArray, rows: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]
+) -> list[Timed]:
+    """Search each of the queries in `rows` once, among the ids of the vectors `allowed`."""
+    among = [str(row) for row in allowed]
+    made.search(queries[rows[0]][None], _FILTERED_K, among)
+    timed = []
+    begin = time.perf_counter()
+    for row in rows.tolist():
+        query = queries[row][None]
+        start = time.perf_counter()
+        found = made.search(query, _FILTERED_K, among)
+        end = time.perf_counter()
+        timed.append(Timed(row, start - begin, end - start, found.ids[0]))
+    return timed
+
+
+class _Judge:
+    """Compares what was found with the exact neighbours."""
+
+    def __init__(self, argument: dict[str, Any], queries: FloatArray) -> None:
+        self._metric = EngineConfig.read(argument["engine"]).index.metric
+        self._vectors = np.load(Path(argument["vectors"]) / "vectors.npy", mmap_mode="r")
+        self._queries = queries
+        self._query_ids = argument["query_ids"]
+        self._nearest = np.load(argument["truth"])
+
+    def singles(self, made: Index, timed: list[Timed]) -> Samples:
+        """The timed searches as samples, each query's first one with its recall.
+
+        Recall at 100 is that of one more search, in a batch, because the timed ones ask for fewer.
+        """
+        rows = list(dict.fromkeys(search.row for search in timed))
+        deep = dict(zip(rows, made.search(self._queries[rows], truth.DEPTH).ids, strict=True))
+        samples = Samples("memory.search")
+        for search in timed:
+            recalls: dict[str, Any] = {}
+            if (more := deep.pop(search.row, None)) is not None:
+                recalls = self._recalls(search.row, search.ids, (1, 10))
+                recalls |= self._recalls(search.row, more, (truth.DEPTH,))
+            samples.add(search.seconds, search.start, query=self._query_ids[search.row], **recalls)
+        return samples
+
+    def filtered(self, share: float, allowed: npt.NDArray[np.int64], timed: list[Timed]) -> Samples:
+        """The timed filtered searches as samples, each with its recall among the allowed."""
+        rows = [search.row for search in timed]
+        candidates = np.asarray(self._vectors[allowed])
+        nearest = truth.exact_search(candidates, self._queries[rows], _FILTERED_K, self._metric)
+        samples = Samples("memory.filtered", share=f"{share:g}")
+        for search, near in zip(timed, nearest, strict=True):
+            exact = truth.distances(candidates[near], self._queries[search.row], self._metric)
+            recall = self._recall(search.row, search.ids, np.sort(exact), _FILTERED_K)
+            samples.add(search.seconds, search.start, query=self._query_ids[search.row], recall_at_10=recall)
+        return samples
+
+    def _recalls(self, row: int, ids: list[str], ks: tuple[int, ...]) -> dict[str, float]:
+        return {f"recall_at_{k}": self._recall(row, ids, self._nearest[row], k) for k in ks}
+
+    def _recall(self, row: int, ids: list[str], exact: FloatArray, k: int) -> float:
+        found = [int(id_) for id_ in ids]
+        away = truth.distances(self._vectors[found], self._queries[row], self._metric)
+        return quality.neighbour_recall(found, away.tolist(), exact.tolist(), k)

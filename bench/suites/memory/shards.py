@@ -1,0 +1,76 @@
+"""Part `shards`: what asking several shards costs one search, beside one shard of the same vectors."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import trial
+from bench.suites.base import Experiment
+from bench.suites.memory import build
+from bench.trial import Measurement, Plan, Samples, Work
+from brein import EngineConfig, index
+
+METRICS: tuple[str, ...] = ("memory.shards",)
+
+
+def plan(experiment: Experiment) -> Work:
+    """Build the configured index in each number of shards, or say why that cannot be."""
+    settings, config = experiment.config.suite.memory, experiment.config.index
+    vectors = experiment.vectors()
+    rows = min(settings.shard_vectors, vectors.count)
+    minimum, setting = config.training_minimum
+    if rows < minimum:
+        return Work(
+            skipped={
+                "memory.shards": f"{config.kind} needs at least {setting} = {minimum} vectors to train, "
+                f"{rows:,} were taken (suite.memory.shard_vectors)"
+            }
+        )
+    configs = {n: config.model_copy(update={"shards": n}) for n in settings.shard_counts}
+    argument = {
+        "indexes": [
+            [n, str(build.built(experiment, changed, rows)), EngineConfig(index=changed).model_dump_json()]
+            for n, changed in configs.items()
+        ],
+        "vectors": str(vectors.folder),
+        "settings": settings.model_dump(mode="json"),
+    }
+    conditions = {
+        "memory.shards": f"{settings.shard_searches:,} searches a process for each number of shards, in "
+        f"turn, among {rows:,} vectors"
+    }
+    return Work(
+        [Plan("memory", "shards", "bench.suites.memory.shards:search", argument)], conditions=conditions
+    )
+
+
+def search(argument: dict[str, Any]) -> Measurement:
+    """In a child: search one query in every number of shards, then the next, in an order that rotates."""
+    settings = argument["settings"]
+    queries = np.load(Path(argument["vectors"]) / "queries.npy")
+    made = {
+        shards: index.load(EngineConfig.read(engine).index, Path(folder) / "index")
+        for shards, folder, engine in argument["indexes"]
+    }
+    order = np.random.default_rng(argument["seed"]).permutation(len(queries))
+    yield
+    for row in range(settings["warmup"]):
+        for searched in made.values():
+            searched.search(queries[row % len(queries)][None], settings["k"])
+    samples = {shards: Samples("memory.shards", shards=str(shards)) for shards in made}
+    begin = time.perf_counter()
+    for turn in range(settings["shard_searches"]):
+        query = queries[order[turn % len(queries)]][None]
+        seconds = {}
+        for shards in np.roll(list(made), turn).tolist():
+            start = time.perf_counter()
+            made[shards].search(query, settings["k"])
+            seconds[shards] = time.perf_counter() - start
+        for shards, taken in seconds.items():
+            one = seconds.get(1) if shards != 1 else None
+            samples[shards].add(taken, start - begin, reference=one)
+    return trial.report(*samples.values())
