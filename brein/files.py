@@ -10,7 +10,8 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the older content or the newer, never a part.
 
     Raises:
-        OSError: it cannot be written; the older content is still there.
+        OSError: it cannot be written, and the older content is still there; or the folder cannot be flushed,
+            and the newer is.
     """
     draft = path.with_name(f".{path.name}.draft")
     try:

@@ -116,7 +116,7 @@ class Structure(ABC, Generic[Config]):
     ) -> tuple[FloatArray, LabelArray]:
         """The `k` nearest of each query: scores (m, k), and labels (m, k) padded with −1.
 
-        With `among`, ascending labels that are there, nothing else is found.
+        With `among`, ascending labels that are there, at least one, nothing else is found.
         """
 
     @abstractmethod
@@ -291,10 +291,16 @@ class Index(ABC):
 
 def normalised(vectors: FloatArray) -> FloatArray:
     """Scale each row of float32 (n, d) to length 1; a zero row stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     lengths[lengths == 0] = 1
     scaled: FloatArray = vectors / lengths
     return scaled
+
+
+def nothing_found(queries: int, k: int, metric: str) -> tuple[FloatArray, LabelArray]:
+    """What a search finds in nothing: the worst scores and labels −1, as FAISS has them; both (m, k)."""
+    worst = np.finfo(np.float32).max * (1 if metric == "l2" else -1)
+    return np.full((queries, k), worst, dtype=np.float32), np.full((queries, k), -1, dtype=np.int64)
 
 
 def check_known(ids: Sequence[str], known: Any) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from brein.index.base import Config, Footprint, LabelArray, Structure
+from brein.index.base import Config, Footprint, LabelArray, Structure, nothing_found
 from brein.records import FloatArray
 
 
@@ -20,9 +20,11 @@ class FaissStructure(Structure[Config]):
     the process when a mapped index is written to.
     """
 
+    _MAPPED: ClassVar[frozenset[str]] = frozenset({"codes"})  # what FAISS leaves in the file
+
     def __init__(self, config: Config, dimension: int) -> None:
         super().__init__(config, dimension)
-        self._mapped: Path | None = None
+        self._mapped = False
         self._faiss: Any = self._make()
         self.tune(config)
 
@@ -52,7 +54,7 @@ class FaissStructure(Structure[Config]):
         other._own()
         self._faiss = faiss.clone_index(other._faiss)
         self._faiss.reset()
-        self.tune(self.config)
+        self._apply()
 
     def add(self, labels: LabelArray, vectors: FloatArray) -> None:
         """Add float32 (n, d) under int64 (n,)."""
@@ -83,11 +85,17 @@ class FaissStructure(Structure[Config]):
     def tune(self, config: Config) -> None:
         """Take over the query parameters of `config`."""
         self.config = config
+        self._apply()
+
+    def _apply(self) -> None:
+        """Set the query parameters on the FAISS index; here there are none."""
+        return
 
     def footprint(self) -> Footprint:
-        """Bytes held now, by part; all on disk while the index lies in its file."""
+        """Bytes held now, by part."""
         parts = self._parts()
-        return Footprint({}, parts) if self._mapped else Footprint(parts, {})
+        on_disk = {part: parts.pop(part) for part in self._MAPPED} if self._mapped else {}
+        return Footprint(parts, on_disk)
 
     @abstractmethod
     def _parts(self) -> dict[str, int]:
@@ -103,19 +111,20 @@ class FaissStructure(Structure[Config]):
         """Take over what `write` wrote."""
         import faiss
 
-        path = folder / "index.faiss"
-        self._mapped = path if self.config.memory_map else None
-        self._faiss = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if self._mapped else 0)
-        self.tune(self.config)
+        self._mapped = self.config.memory_map
+        self._faiss = faiss.read_index(
+            str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if self._mapped else 0
+        )
+        self._apply()
 
     def _own(self) -> None:
         import faiss
 
-        if self._mapped is not None:
+        if self._mapped:
             # Not read again from its path: a newer version may have been saved there since.
             self._faiss = faiss.deserialize_index(faiss.serialize_index(self._faiss))
-            self._mapped = None
-            self.tune(self.config)
+            self._mapped = False
+            self._apply()
 
 
 def on_few_threads(
@@ -175,7 +184,7 @@ def selector(labels: LabelArray) -> Any:
     """A FAISS selector of these labels, ascending; it keeps what it needs alive."""
     import faiss
 
-    mask = np.zeros(int(labels[-1]) + 1 if len(labels) else 0, dtype=bool)
+    mask = np.zeros(int(labels[-1]) + 1, dtype=bool)
     mask[labels] = True
     return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
@@ -184,14 +193,13 @@ def nearest_among(
     queries: FloatArray, k: int, metric: str, labels: LabelArray, vectors: Callable[[LabelArray], FloatArray]
 ) -> tuple[FloatArray, LabelArray]:
     """Compare each query with every one of `labels`, whose vectors come a block at a time."""
-    larger_is_nearer = metric != "l2"
     best = np.empty((len(queries), 0), dtype=np.float32)
     found = np.empty((len(queries), 0), dtype=np.int64)
     for start in range(0, len(labels), _BLOCK):
         block = labels[start : start + _BLOCK]
         best = np.hstack([best, scores_of(queries, vectors(block), metric)])
         found = np.hstack([found, np.broadcast_to(block, (len(queries), len(block)))])
-        order = np.argsort(-best if larger_is_nearer else best, axis=1, kind="stable")[:, :k]
+        order = np.argsort(best if metric == "l2" else -best, axis=1, kind="stable")[:, :k]
         best, found = np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
     return padded(best, found, k, metric)
 
@@ -202,7 +210,8 @@ _BLOCK = 4096  # vectors decoded at once
 def scores_of(queries: FloatArray, vectors: FloatArray, metric: str) -> FloatArray:
     """Scores of float32 (m, d) against (n, d): (m, n)."""
     if metric == "l2":
-        return np.array([np.square(vectors - query).sum(axis=1) for query in queries], dtype=np.float32)
+        distances = [np.square(vectors - query).sum(axis=1) for query in queries]
+        return np.array(distances, dtype=np.float32).reshape(len(queries), len(vectors))
     return queries @ vectors.T
 
 
@@ -211,8 +220,5 @@ def padded(scores: FloatArray, labels: LabelArray, k: int, metric: str) -> tuple
     missing = k - scores.shape[1]
     if missing <= 0:
         return scores, labels
-    worst = np.finfo(np.float32).max * (1 if metric == "l2" else -1)
-    return (
-        np.pad(scores, ((0, 0), (0, missing)), constant_values=np.float32(worst)),
-        np.pad(labels, ((0, 0), (0, missing)), constant_values=-1),
-    )
+    none, nothing = nothing_found(len(scores), missing, metric)
+    return np.hstack([scores, none]), np.hstack([labels, nothing])

@@ -6,6 +6,7 @@ IndexHNSW compares whole vectors, IndexHNSWSQ components in a few bits each.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -35,7 +36,7 @@ class GraphConfig(IndexConfig):
 
     M: int = Field(32, ge=2, le=512, description="links of a vertex per level, twice as many on the lowest")
     efConstruction: int = Field(200, ge=1, le=100_000, description="candidates kept while building")
-    efSearch: int = Field(64, ge=1, le=100_000, description="candidates kept while searching")
+    efSearch: int = Field(64, ge=1, le=100_000, description="candidates kept while searching, at least k")
     rebuild_at: float = Field(
         0.25, gt=0, le=1, description="share of removed vectors at which the graph is built anew"
     )
@@ -77,7 +78,7 @@ class _GraphStructure(FaissStructure[Graph]):
     def _make(self) -> Any:
         import faiss
 
-        self._live: Any = None  # selector of the labels that are there, made when a search needs it
+        self._live: tuple[LabelArray, Any] | None = None  # labels that are there, where some rows are gone
         index = self._make_graph()
         index.hnsw.efConstruction = self.config.efConstruction
         return faiss.IndexIDMap(index)
@@ -87,57 +88,70 @@ class _GraphStructure(FaissStructure[Graph]):
 
         return faiss.IndexHNSWFlat(self.dimension, self.config.M, self._metric)
 
-    def tune(self, config: Graph) -> None:
-        """Take over efSearch."""
-        super().tune(config)
-        inner(self._faiss).hnsw.efSearch = config.efSearch
+    def _apply(self) -> None:
+        inner(self._faiss).hnsw.efSearch = self.config.efSearch
 
     def add(self, labels: LabelArray, vectors: FloatArray) -> None:
         """Add float32 (n, d) under int64 (n,)."""
         super().add(labels, vectors)
-        self._live = None
+        if self._live is not None:
+            self._mask()
 
     def remove(self, labels: LabelArray) -> None:
         """Mask these labels out, or build anew without them."""
         self._own()
         held = labels_by_row(self._faiss)
         held[rows_of(self._faiss, labels)] = _GONE
-        self._live = None
         if (held == _GONE).sum() >= self.config.rebuild_at * len(held):
             self._rebuild()
+        else:
+            self._mask()
+
+    def _mask(self) -> None:
+        held = labels_by_row(self._faiss)
+        there = np.sort(held[held != _GONE])
+        self._live = (there, selector(there)) if len(there) < len(held) else None
 
     def _rebuild(self) -> None:
         held = labels_by_row(self._faiss)
         rows = np.flatnonzero(held != _GONE)
-        labels = held[rows].copy()
+        labels = held[rows]
         vectors = self._faiss.index.reconstruct_batch(rows) if len(rows) else None
         self._faiss.reset()  # keeps what was learnt
+        self._live = None
         if vectors is not None:
             self.add(labels, vectors)
 
     def _search_all(self, queries: FloatArray, k: int) -> tuple[FloatArray, LabelArray]:
-        held = labels_by_row(self._faiss)
-        if self._live is None:
-            self._live = selector(np.sort(held[held != _GONE])) if (held == _GONE).any() else False
-        if self._live is False:
+        if self._live is not None:
+            return self._walk(queries, k, *self._live)
+        if k <= self.config.efSearch:
             return super()._search_all(queries, k)
-        return self._walk(queries, k, self._live, self.config.efSearch)
+        return self._keeping(k, None, queries, k)
 
     def _search_among(self, queries: FloatArray, k: int, among: LabelArray) -> tuple[FloatArray, LabelArray]:
-        share = len(among) / max(1, self._faiss.ntotal)
-        if share <= _EXHAUSTIVE:
+        if len(among) <= _EXHAUSTIVE * self._faiss.ntotal:
             return self._compare(queries, k, among)
-        found = self._walk(queries, k, selector(among), math.ceil(self.config.efSearch / share))
-        scores, labels = found
+        return self._walk(queries, k, among, selector(among))
+
+    def _walk(
+        self, queries: FloatArray, k: int, among: LabelArray, chosen: Any
+    ) -> tuple[FloatArray, LabelArray]:
+        """Search the graph with more candidates the fewer may be found; compare where that came short."""
+        kept = math.ceil(max(self.config.efSearch, k) * self._faiss.ntotal / len(among))
+        scores, labels = self._keeping(min(kept, self._faiss.ntotal), chosen, queries, k)
         short = np.flatnonzero((labels >= 0).sum(axis=1) < min(k, len(among)))
         if len(short):
             scores[short], labels[short] = self._compare(queries[short], k, among)
         return scores, labels
 
-    def _walk(self, queries: FloatArray, k: int, chosen: Any, efSearch: int) -> tuple[FloatArray, LabelArray]:
+    def _keeping(
+        self, candidates: int, chosen: Any, queries: FloatArray, k: int
+    ) -> tuple[FloatArray, LabelArray]:
         import faiss
 
-        parameters = faiss.SearchParametersHNSW(sel=chosen, efSearch=efSearch)
+        # FAISS ends a search when efSearch candidates are nearer, even where more were asked for.
+        parameters = faiss.SearchParametersHNSW(sel=chosen, efSearch=candidates)
         scores, labels = self._faiss.search(queries, k, params=parameters)
         return scores, labels
 
@@ -145,20 +159,19 @@ class _GraphStructure(FaissStructure[Graph]):
         """Compare with every one of `among`, through the vectors the graph lies over."""
         import faiss
 
-        rows = np.sort(rows_of(self._faiss, among))
-        parameters = faiss.SearchParameters(sel=selector(rows))
-        scores, found = inner(self._faiss).storage.search(queries, k, params=parameters)
         held = labels_by_row(self._faiss)
+        parameters = faiss.SearchParameters(sel=selector(np.flatnonzero(np.isin(held, among))))
+        scores, found = inner(self._faiss).storage.search(queries, k, params=parameters)
         return scores, np.where(found >= 0, held[found], -1)
 
     def vectors(self, labels: LabelArray) -> FloatArray:
         """The vectors, or what their codes decode to."""
         return reconstructed(self._faiss, labels)
 
-    def read(self, folder: Any) -> None:
+    def read(self, folder: Path) -> None:
         """Take over what `write` wrote."""
         super().read(folder)
-        self._live = None
+        self._mask()
 
     def _parts(self) -> dict[str, int]:
         import faiss

@@ -73,6 +73,12 @@ class IVFPQConfig(IVFConfig):
     nbits: int = Field(8, ge=1, le=16, description="bits of one code")
     device: gpu.Device = Field("cpu", description=gpu.DEVICE)
 
+    @model_validator(mode="after")
+    def _codes_fit_the_gpu(self) -> Self:
+        if self.device == "gpu" and self.nbits != 8:
+            raise ValueError(f"nbits = {self.nbits}: must be 8 with device = 'gpu'")
+        return self
+
     @property
     def training_minimum(self) -> tuple[int, str]:
         """One vector a centroid, of the lists and of the codebooks."""
@@ -90,6 +96,8 @@ IVF = TypeVar("IVF", bound=IVFConfig)
 class IVFStructure(FaissStructure[IVF]):
     """A `faiss.IndexIVF`, which keeps labels and removes by itself."""
 
+    _MAPPED: ClassVar[frozenset[str]] = frozenset({"codes", "ids"})
+
     def _make(self) -> Any:
         import faiss
 
@@ -104,15 +112,13 @@ class IVFStructure(FaissStructure[IVF]):
     def _make_lists(self, quantizer: Any) -> Any:
         """Make the empty inverted file over `quantizer`."""
 
-    def tune(self, config: IVF) -> None:
-        """Take over nprobe."""
-        super().tune(config)
-        self._faiss.nprobe = config.nprobe
+    def _apply(self) -> None:
+        super()._apply()
+        self._faiss.nprobe = self.config.nprobe
 
     def _search_among(self, queries: FloatArray, k: int, among: LabelArray) -> tuple[FloatArray, LabelArray]:
         """Probe more lists the fewer vectors may be found, and all of them for queries that came short."""
-        share = len(among) / max(1, self._faiss.ntotal)
-        nprobe = min(self.config.nlist, math.ceil(self.config.nprobe / share)) if share else 1
+        nprobe = min(self.config.nlist, math.ceil(self.config.nprobe * self._faiss.ntotal / len(among)))
         scores, labels = self._probe(queries, k, among, nprobe)
         short = np.flatnonzero((labels >= 0).sum(axis=1) < min(k, len(among)))
         if len(short) and nprobe < self.config.nlist:
@@ -132,7 +138,6 @@ class IVFStructure(FaissStructure[IVF]):
         """The vectors, or what their codes decode to."""
         import faiss
 
-        self._own()
         self._faiss.set_direct_map_type(faiss.DirectMap.Hashtable)
         try:
             found: FloatArray = self._faiss.reconstruct_batch(labels)

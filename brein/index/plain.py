@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from brein.index.base import Footprint, Index, LabelArray, Neighbours, Structure, check_known
+from brein.index.base import (
+    Footprint,
+    Index,
+    LabelArray,
+    Neighbours,
+    Structure,
+    check_known,
+    nothing_found,
+)
 from brein.records import FloatArray
 
 
@@ -60,7 +68,10 @@ class PlainIndex(Index):
         self._free.extend(labels)
 
     def _search(self, queries: FloatArray, k: int, among: Collection[str] | None) -> Neighbours:
-        scores, labels = self.structure.search(queries, k, None if among is None else self._labels_of(among))
+        allowed = None if among is None else self._labels_of(among)
+        if not self._labels or (allowed is not None and not len(allowed)):
+            return Neighbours(nothing_found(len(queries), k, self.config.metric)[0], [[]] * len(queries))
+        scores, labels = self.structure.search(queries, k, allowed)
         known = self._ids
         return Neighbours(scores, [[known[label] for label in row if label >= 0] for row in labels.tolist()])
 

@@ -5,6 +5,7 @@ IndexPQ looks distances up in memory; IndexPQFastScan in registers, many vectors
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -85,7 +86,7 @@ class PQStructure(_RowStructure[PQConfig]):
 
 
 class PQFastScanStructure(_RowStructure[PQFastScanConfig]):
-    """`faiss.IndexPQFastScan`. FAISS reads it into memory even where `memory_map` asks for its file."""
+    """`faiss.IndexPQFastScan`."""
 
     def _make(self) -> Any:
         import faiss
@@ -94,6 +95,23 @@ class PQFastScanStructure(_RowStructure[PQFastScanConfig]):
         index = faiss.IndexPQFastScan(self.dimension, self.config.M, 4, self._metric)
         index.pq.cp.min_points_per_centroid = 1
         return faiss.IndexIDMap(index)
+
+    def remove(self, labels: LabelArray) -> None:
+        """Remove these labels."""
+        import faiss
+
+        super().remove(labels)
+        # FAISS leaves removed codes in the rest of its last block, and `add` would mix them into new ones.
+        index = inner(self._faiss)
+        packer = index.get_CodePacker()
+        blocks = faiss.rev_swig_ptr(index.codes.get(), index.codes.size()).reshape(-1, packer.block_size)
+        for place in range(index.ntotal, index.ntotal2):
+            packer.pack_1(np.zeros(packer.code_size, np.uint8), place % packer.nvec, blocks[-1:])
+
+    def read(self, folder: Path) -> None:
+        """Take over what `write` wrote, into memory: FAISS maps no codes of this kind."""
+        super().read(folder)
+        self._own()
 
     def _search_all(self, queries: FloatArray, k: int) -> tuple[FloatArray, LabelArray]:
         scores, labels = super()._search_all(queries, k)

@@ -85,7 +85,8 @@ class VectorQuantizer:
 
     def reconstruct(self, cluster: int, residual: ResidualArray) -> FloatArray:
         """The vector again, float32 (n_dims,)."""
-        return self.reconstruct_batch(np.array([cluster], dtype=np.int32), residual[None])[0]
+        vector: FloatArray = self.reconstruct_batch(np.array([cluster], dtype=np.int32), residual[None])[0]
+        return vector
 
     def reconstruct_batch(self, clusters: ClusterArray, residuals: ResidualArray) -> FloatArray:
         """The vectors again, float32 (n, n_dims)."""
@@ -114,10 +115,11 @@ class VectorQuantizer:
             StorageError: it is missing, truncated or something else.
         """
         try:
-            centroids = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:  # np.load would take archives too
+                centroids: FloatArray = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise StorageError(f"no usable quantiser in {path}: {error}; fit it again") from None
-        if not isinstance(centroids, np.ndarray) or centroids.ndim != 2 or centroids.dtype != np.float32:
+        if centroids.dtype != np.float32 or centroids.ndim != 2 or not centroids.size:
             raise StorageError(f"no usable quantiser in {path}: it holds no float32 centroids; fit it again")
         made = cls(*centroids.shape)
         made.centroids = centroids

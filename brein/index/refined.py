@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brein.errors import StorageError
-from brein.index.base import Footprint, IndexConfig, LabelArray, Structure
-from brein.index.family import nearest_among
+from brein.index.base import Footprint, IndexConfig, LabelArray, Structure, nothing_found
+from brein.index.family import nearest_among, scores_of
 from brein.index.hnsw import HNSWSQConfig, HNSWSQStructure
 from brein.index.ivf import IVFPQConfig, IVFPQStructure, IVFScalarQuantizerConfig, IVFScalarQuantizerStructure
 from brein.index.pq import PQConfig, PQFastScanConfig, PQFastScanStructure, PQStructure
@@ -143,11 +143,12 @@ class RefinedStructure(Structure[RefineConfig]):
         if among is not None and len(among) <= _COMPARE_ALL:
             return nearest_among(queries, k, self.config.metric, among, self._better.get)
         _, candidates = self._first.search(queries, k * self.config.k_factor, among)
-        ordered = [
-            nearest_among(query[None], k, self.config.metric, found[found >= 0], self._better.get)
-            for query, found in zip(queries, candidates, strict=True)
-        ]
-        scores, labels = (np.concatenate(part) for part in zip(*ordered, strict=True))
+        scores, labels = nothing_found(len(queries), k, self.config.metric)
+        for row, query in enumerate(queries):
+            found = candidates[row][candidates[row] >= 0]
+            new = scores_of(query[None], self._better.get(found), self.config.metric)[0]
+            order = np.argsort(new if self.config.metric == "l2" else -new, kind="stable")[:k]
+            scores[row, : len(order)], labels[row, : len(order)] = new[order], found[order]
         return scores, labels
 
     def vectors(self, labels: LabelArray) -> FloatArray:
@@ -348,7 +349,7 @@ class _Whole(_Better):
         return self._descriptor
 
     def _write_rows(self, file: int, row: int, vectors: FloatArray) -> None:
-        data = memoryview(np.ascontiguousarray(vectors, dtype=np.float32).tobytes())
+        data = np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1).view(np.uint8).data
         position = row * 4 * self.dimension
         while data:
             written = os.pwrite(file, data, position)

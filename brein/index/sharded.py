@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from brein.errors import StorageError
 from brein.index.base import Footprint, Index, IndexConfig, Neighbours, check_known
 from brein.index.plain import PlainIndex
 from brein.records import FloatArray
@@ -63,9 +64,13 @@ class ShardedIndex(Index):
 
     def _add(self, ids: Sequence[str], vectors: FloatArray) -> None:
         rows = self._by_shard(ids)
-        self._in_all(
-            lambda number: self.shards[number].add([ids[n] for n in rows[number]], vectors[rows[number]])
-        )
+        try:
+            self._in_all(
+                lambda number: self.shards[number].add([ids[n] for n in rows[number]], vectors[rows[number]])
+            )
+        except StorageError:  # in one shard: the others have added theirs
+            self._in_all(lambda number: self.shards[number].remove([ids[n] for n in rows[number]]))
+            raise
         self._order.update(zip(ids, range(self._next, self._next + len(ids)), strict=True))
         self._next += len(ids)
 
@@ -82,11 +87,9 @@ class ShardedIndex(Index):
             del self._order[id_]
 
     def _search(self, queries: FloatArray, k: int, among: Collection[str] | None) -> Neighbours:
-        def search(number: int) -> Neighbours:
-            mine = among and [id_ for id_ in among if shard_of(id_, len(self.shards)) == number]
-            return self.shards[number].search(queries, k, mine)
-
-        return self._merged(self._in_all(search), len(queries), k)
+        # A shard passes over ids that are not its own; that is cheaper than to hash them here.
+        found = self._in_all(lambda number: self.shards[number].search(queries, k, among))
+        return self._merged(found, len(queries), k)
 
     def _merged(self, parts: Sequence[Neighbours], queries: int, k: int) -> Neighbours:
         scores = np.hstack([part.scores for part in parts])
@@ -120,8 +123,12 @@ class ShardedIndex(Index):
 
         What is compressed is decoded and coded again with the same centroids: product and scalar codes stay
         as they are, codes of residuals may change by a step. An engine builds anew from the stored vectors.
+
+        Raises:
+            ConfigError: an index cannot have so many.
         """
-        made = ShardedIndex(self.config.model_copy(update={"shards": shards}), self.dimension, self._make)
+        config = self.config.model_copy(update={"shards": shards})
+        made = ShardedIndex(type(config).read(config.model_dump_json()), self.dimension, self._make)
         made._adopt_training(self)
         ids = sorted(self._order, key=self._order.__getitem__)
         for start in range(0, len(ids), _BATCH):
@@ -152,7 +159,12 @@ class ShardedIndex(Index):
         return total
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """Write every shard into a folder of its own; return the facts that `read` needs."""
+        """Write every shard into a folder of its own; return the facts that `read` needs.
+
+        A single one is written as the plain index that `create` makes for `shards = 1`.
+        """
+        if len(self.shards) == 1:
+            return self.shards[0].write(folder)
         facts = []
         for number, shard in enumerate(self.shards):
             (folder / f"shard-{number}").mkdir()
@@ -169,8 +181,10 @@ class ShardedIndex(Index):
         self.trained_on = facts["trained_on"]
 
     def _in_all(self, work: Callable[[int], Result]) -> list[Result]:
-        """Do `work` for every shard's number, in parallel."""
-        return list(self._pool.map(work, range(len(self.shards))))
+        """Do `work` for every shard's number, in parallel; all of it is done when this returns or raises."""
+        working = [self._pool.submit(work, number) for number in range(len(self.shards))]
+        wait(working)
+        return [one.result() for one in working]
 
 
 def _with_metric(config: IndexConfig, metric: str) -> IndexConfig:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,13 +23,15 @@ from brein.errors import StorageError
 from brein.files import sync, sync_tree, write_whole
 
 FORMAT = 2  # of the saved files
+_VERSION = re.compile("[0-9a-f]{16}")
 
 
 def write(folder: Path, facts: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
     """Save what `fill` puts into the empty folder it is given, with JSON `facts`; return where that lies.
 
     Raises:
-        StorageError: it cannot be written; the version before is still there.
+        StorageError: it cannot be written, and the version before is still there; or the folder cannot be
+            flushed, and this one is.
     """
     version = secrets.token_hex(8)
     draft = folder / version
@@ -45,11 +48,12 @@ def write(folder: Path, facts: Mapping[str, Any], fill: Callable[[Path], None]) 
         sync_tree(draft)
         sync(folder)
         write_whole(folder / "CURRENT", f"{version} {hashlib.sha256(manifest).hexdigest()}\n".encode())
-    except (OSError, RuntimeError) as error:  # FAISS reports a failed write as a RuntimeError
-        shutil.rmtree(draft, ignore_errors=True)
+    except (OSError, RuntimeError, StorageError) as error:  # FAISS reports a failed write as a RuntimeError
+        if not _is_current(folder, version):  # the last flush comes after it was made current
+            shutil.rmtree(draft, ignore_errors=True)
         raise StorageError(f"the index cannot be written to {folder}: {first_line(error)}") from None
     for path in folder.iterdir():
-        if path.is_dir() and path != draft:
+        if path != draft and _VERSION.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
     return draft
 
@@ -72,8 +76,15 @@ def read(folder: Path) -> tuple[dict[str, Any], Path]:
         for name, stated in manifest["files"].items():
             _check(source / name, stated["bytes"], stated["sha256"])
         return manifest["facts"], source
-    except (OSError, StorageError, ValueError, KeyError, TypeError) as error:
+    except (OSError, StorageError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"no usable index in {folder}: {first_line(error)}; rebuild it") from None
+
+
+def _is_current(folder: Path, version: str) -> bool:
+    try:
+        return (folder / "CURRENT").read_text().startswith(version)
+    except (OSError, ValueError):
+        return False
 
 
 def _check(path: Path, size: int, digest: str) -> None:
