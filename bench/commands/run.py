@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -45,13 +45,14 @@ def main(argv: list[str]) -> int:
             if override.startswith("hydra.run.dir="):
                 _refuse_used(Path(override.partition("=")[2]))
     codes: list[int] = []
-    answers: list[dict[str, Any]] = []
+    runs: list[tuple[Path, RunRecord]] = []
 
     def task(composed: DictConfig) -> None:
         # Hydra would add lines of its own to an error, and end a sweep at its first.
         try:
-            code, answer = _run(config.read(composed), as_json)
-            answers.append(answer)
+            folder, made = _run(config.read(composed), as_json)
+            runs.append((folder, made))
+            code = 0 if made.validity.valid else MeasurementError.exit_code
         except Exception as error:
             message, code = explain(error)
             sys.stderr.write(f"bench: {message}\n")
@@ -59,13 +60,16 @@ def main(argv: list[str]) -> int:
 
     sys.argv = ["python -m bench run", *overrides]  # where hydra.main looks
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(task)()
-    if as_json and answers:
+    if as_json and runs:
+        answers = [{"folder": str(folder), "record": made.model_dump(mode="json")} for folder, made in runs]
         sys.stdout.write(json.dumps({"runs": answers} if flags else answers[0]) + "\n")
+    elif len(runs) > 1:
+        _console().print(terminal.comparison([made for _, made in runs]))
     return max(codes, default=0)
 
 
-def _run(experiment: ExperimentConfig, as_json: bool) -> tuple[int, dict[str, Any]]:
-    """One run, into the folder Hydra made for it: its exit code, and its answer as JSON."""
+def _run(experiment: ExperimentConfig, as_json: bool) -> tuple[Path, RunRecord]:
+    """One run, into the folder Hydra made for it: that folder, and the record in it."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     overrides = list(HydraConfig.get().overrides.task)
     with _own_folder(folder):
@@ -75,11 +79,14 @@ def _run(experiment: ExperimentConfig, as_json: bool) -> tuple[int, dict[str, An
         record.write(made, samples, folder)
     page = reports.write(made, samples, folder)
     if not as_json:
-        console = Console(width=None if sys.stdout.isatty() else 100)
+        console = _console()
         console.print(terminal.table(made))
         console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False, markup=False)
-    answer = {"folder": str(folder), "record": made.model_dump(mode="json")}
-    return 0 if made.validity.valid else MeasurementError.exit_code, answer
+    return folder, made
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 100)
 
 
 def _refuse_used(folder: Path) -> None:

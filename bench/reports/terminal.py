@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,9 +12,20 @@ from rich.text import Text
 
 from bench.metrics import Measured
 from bench.record import RunRecord, Verdict
-from bench.reports import answer, tables
+from bench.reports import answer, tables, units
 
 _STYLES = {"pass": "green", "miss": "bold red", "not proven": "yellow", "missing": "dim"}
+
+# What tells the runs of a sweep apart: a column's title, the metric and its part.
+_COMPARED = (
+    ("recall@10", "memory.recall_at_10", None),
+    ("mean latency", "memory.search.latency.mean", None),
+    ("build", "memory.index.build_time", None),
+    ("codes", "memory.index.bytes_per_vector", "codes"),
+    ("refinement", "memory.index.bytes_per_vector", "refinement"),
+    ("in memory", "memory.index.bytes_per_vector", None),
+    ("on disk", "memory.index.disk_bytes_per_vector", "refinement"),
+)
 
 
 def table(record: RunRecord) -> RenderableType:
@@ -28,6 +39,29 @@ def table(record: RunRecord) -> RenderableType:
     parts += [_small(table) for table in tables.tables(record)]
     parts += [*_standing(record), Text(answer.headline(record), style="bold")]
     return Group(*parts)
+
+
+def comparison(records: Sequence[RunRecord]) -> RenderableType:
+    """The runs of a sweep beside each other, by what their commands do not share."""
+    common = set.intersection(*(set(record.command) for record in records))
+    rows = [[_compared(record, name, part) for _, name, part in _COMPARED] for record in records]
+    there = [number for number in range(len(_COMPARED)) if any(row[number] for row in rows)]
+    if not there:
+        return Text("")
+    made = _table("Side by side; sizes are bytes per vector")
+    made.add_column("run", min_width=18, overflow="fold")
+    for number in there:
+        made.add_column(_COMPARED[number][0], overflow="fold", justify="right")
+    for record, row in zip(records, rows, strict=True):
+        own = " ".join(override for override in record.command if override not in common)
+        made.add_row(Text(answer.printable(own or record.run_id)), *(Text(row[number]) for number in there))
+    return made
+
+
+def _compared(record: RunRecord, name: str, part: str | None) -> str:
+    labels = {"part": part} if part else {}
+    found = next((m for m in record.metrics if m.name == name and m.labels == labels), None)
+    return units.show(found.value, found.unit) if found and found.value is not None else ""
 
 
 def _verdicts(record: RunRecord) -> Table:

@@ -90,6 +90,13 @@ def test_a_run_leaves_a_valid_record_and_its_reports(workplace):
     assert made["dataset"]["counts"] == {"documents": 300, "queries": 60, "judgements": 60}
     assert "cache.embedding.hit_rate_target" in made["not_used_yet"]
     assert {trial["status"] for trial in made["trials"]} == {"ok"}
+    assert {trial["phase"] for trial in made["trials"]} == {
+        "search", "ingest", "cache", "shards", "storage", "cold and zipf"
+    }  # fmt: skip
+    assert {metric["name"] for metric in made["metrics"]} >= {
+        name for name in metrics.METRICS if "disk" not in name
+    }
+    assert made["skipped"] == {}
     assert finished.stdout.rstrip().endswith(f"report: {run.relative_to(folder)}/report.html")
     assert (run / ".hydra" / "config.yaml").exists()
 
@@ -118,9 +125,17 @@ def test_a_second_run_builds_nothing_and_measures_the_same_quality(workplace):
     answer = json.loads(second.stdout)
     before, _ = record.read(runs(folder)[0])
     after = record.RunRecord.model_validate(answer["record"])
-    quality = {(m.name, *m.labels.values()): m.value for m in before.metrics if m.unit == ""}
-    assert quality == {(m.name, *m.labels.values()): m.value for m in after.metrics if m.unit == ""}
+    assert shares(before) == shares(after)
     assert [t.seed for t in before.trials] == [t.seed for t in after.trials]
+
+
+def shares(made):
+    """Every quality and hit rate of a run, which no clock has a part in."""
+    return {
+        (m.name, *m.labels.values()): m.value
+        for m in made.metrics
+        if m.unit == "" and m.name != "memory.shards.cost"
+    }
 
 
 @pytest.mark.slow
@@ -134,6 +149,28 @@ def test_a_query_parameter_reuses_the_index_and_a_build_parameter_does_not(workp
     assert recall == 1.0
     fewer = bench(folder, "run", "+profile=smoke", "index.nlist=50", "suites=[memory]")
     assert "build indexes" in fewer.stderr
+
+
+@pytest.mark.slow
+def test_what_is_not_measured_says_why(workplace):
+    folder, _ = workplace
+    finished = bench(
+        folder, "run", "+profile=smoke", "suites=[memory]", "suite.memory.parts=[ingest,cache,shards,coding]",
+        "cache=off", "suite.memory.shard_vectors=99", "dataset=synthetic", "dataset.vectors=1000", "--json",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    made = json.loads(finished.stdout)["record"]
+    assert made["trials"] == []
+    assert {metric["name"] for metric in made["metrics"]} == {
+        "memory.coding.recall_at_10", "memory.coding.bytes_per_vector"
+    }  # fmt: skip
+    skipped = made["skipped"]
+    assert skipped["memory.ingest"] == "needs a data set of texts"
+    assert skipped["memory.cache"] == "every level is switched off"
+    assert "nlist = 100 vectors to train, 99 were taken" in skipped["memory.shards"]
+    assert skipped["memory.storage"] == "suite.memory.parts leaves storage out"
+    size = next(v for v in made["verdicts"] if v["title"] == "Index size")
+    assert (size["verdict"], size["reason"]) == ("missing", "suite.memory.parts leaves search out")
 
 
 @pytest.mark.slow
@@ -218,8 +255,9 @@ def test_ctrl_c_ends_everything_and_leaves_earlier_runs(workplace):
 def test_a_trial_over_its_time_makes_the_run_invalid(workplace):
     folder, _ = workplace
     late = bench(
-        folder, "run", "+profile=smoke", "suite.query.requests=10000000", "trial.timeout=3", "trial.repeats=1"
-    )
+        folder, "run", "+profile=smoke", "suite.memory.parts=[search]", "suite.query.requests=10000000",
+        "trial.timeout=3", "trial.repeats=1",
+    )  # fmt: skip
     assert late.returncode == 3
     made, _ = record.read(runs(folder)[-1])
     assert not made.validity.valid
@@ -236,13 +274,19 @@ def test_a_sweep_runs_every_cell_and_one_bad_cell_does_not_end_it(workplace):
         "-m",
         "+profile=smoke",
         "suites=[memory]",
-        "index=flat,pq",
+        "index=flat,pq,hnsw",
+        "suite.memory.parts=[search,ingest]",
         "suite.memory.ingest_documents=255",
     )
     assert swept.returncode == 2
     assert "2^nbits = 256" in swept.stderr
-    cells = [path for path in runs(folder)[-1].iterdir() if (path / "record.json").exists()]
-    (made,) = [record.read(cell)[0] for cell in cells]
-    assert made.experiment["index"]["kind"] == "IndexFlat"
-    assert "index=flat" in made.command
-    assert made.run_id == f"{runs(folder)[-1].name}/0"
+    cells = sorted(path for path in runs(folder)[-1].iterdir() if (path / "record.json").exists())
+    made = [record.read(cell)[0] for cell in cells]
+    assert [cell.experiment["index"]["kind"] for cell in made] == ["IndexFlat", "IndexHNSW"]
+    assert "index=flat" in made[0].command
+    assert made[0].run_id == f"{runs(folder)[-1].name}/0"
+    table = swept.stdout[swept.stdout.index("Side by side") :]
+    assert [line.split()[:2] for line in table.splitlines()[4:6]] == [
+        ["index=flat", "100%"],
+        ["index=hnsw", "100%"],
+    ]

@@ -135,5 +135,5 @@ def _code_line(
     sizes, recalls, _ = zip(*line, strict=True)
     axes.plot(sizes, recalls, marker=mark, markersize=6, color=colour, linewidth=1.5)
     axes.annotate(
-        name, line[0][:2], (10, -2), textcoords="offset points", va="center", color=colour, weight="bold"
+        name, line[0][:2], (6, -12), textcoords="offset points", va="center", color=colour, weight="bold"
     )
