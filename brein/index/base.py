@@ -169,9 +169,9 @@ class Index(ABC):
         `config.training_maximum`; does nothing where nothing is to be learnt, or it has been.
 
         Raises:
-            DataError: too few vectors for this index's parameters, or of the wrong shape.
+            DataError: too few vectors for this index's parameters, of the wrong shape, or not finite.
         """
-        self._check_shape(vectors)
+        self._check(vectors)
         if self.is_trained:
             return
         minimum, setting = self.config.training_minimum
@@ -196,9 +196,10 @@ class Index(ABC):
         """Add `vectors`, float32 (n, d), under `ids`; an untrained index is trained on them first.
 
         Raises:
-            DataError: ids repeat or are already there, shapes disagree, or the index cannot train on so few.
+            DataError: ids repeat or are already there, shapes disagree, vectors are not finite, or the index
+                cannot train on so few.
         """
-        self._check_shape(vectors)
+        self._check(vectors)
         if len(ids) != len(vectors):
             raise DataError(f"{len(ids)} ids for {len(vectors)} vectors; give one id a vector")
         seen: set[str] = set()
@@ -224,11 +225,11 @@ class Index(ABC):
         are, up to `k`, are found however few they are.
 
         Raises:
-            DataError: k is below 1, or the queries have the wrong shape.
+            DataError: k is below 1, or the queries have the wrong shape or are not finite.
         """
         if k < 1:
             raise DataError(f"k = {k}: must be at least 1")
-        self._check_shape(queries)
+        self._check(queries)
         return self._search(self._prepared(queries), k, among)
 
     @abstractmethod
@@ -280,9 +281,11 @@ class Index(ABC):
     @abstractmethod
     def _tune(self, config: Any) -> None: ...
 
-    def _check_shape(self, vectors: FloatArray) -> None:
+    def _check(self, vectors: FloatArray) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise DataError(f"vectors have shape {vectors.shape}; this index takes (n, {self.dimension})")
+        if not np.isfinite(vectors).all():
+            raise DataError("vectors hold NaN or infinity, which are near to nothing; give finite numbers")
 
     def _prepared(self, vectors: FloatArray) -> FloatArray:
         contiguous = np.ascontiguousarray(vectors, dtype=np.float32)

@@ -26,7 +26,8 @@ class ShardedIndex(Index):
     """`config.shards` indexes of one kind.
 
     All shards share one training. Results are merged in the metric's own direction, equal scores in the order
-    the ids were added, so that with flat shards they are those of one flat index.
+    the ids were added, so that with flat shards they are those of one flat index. In batches of 20 queries
+    and more FAISS multiplies matrices: scores may then differ in their last bits, and ids whose scores do.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class ShardedIndex(Index):
             self._in_all(
                 lambda number: self.shards[number].add([ids[n] for n in rows[number]], vectors[rows[number]])
             )
-        except StorageError:  # in one shard: the others have added theirs
+        except (StorageError, MemoryError, RuntimeError):  # in one shard: the others have added theirs
             self._in_all(lambda number: self.shards[number].remove([ids[n] for n in rows[number]]))
             raise
         self._order.update(zip(ids, range(self._next, self._next + len(ids)), strict=True))

@@ -212,13 +212,12 @@ def test_an_empty_index_finds_nothing(config, vectors, queries):
     assert all(len(row) == 3 for row in made.search(queries[:2], 3).ids)
 
 
-def test_concurrent_searches_give_the_serial_answers(filled, queries):
-    among = IDS[::3]
+def test_concurrent_searches_give_the_serial_answers(one_metric, vectors, queries):
+    made = built(one_metric, vectors)
 
     def ask(row):
-        return filled.search(queries[row : row + 1], 10).ids, filled.search(
-            queries[row : row + 1], 10, among
-        ).ids
+        query = queries[row : row + 1]
+        return made.search(query, 10).ids, made.search(query, 10, IDS[::3]).ids
 
     serial = [ask(row) for row in range(len(queries))]
     with ThreadPoolExecutor(4) as pool:
@@ -313,10 +312,12 @@ def test_bad_input_changes_nothing(filled, vectors):
         (["b", "v1"], vectors[:2]),
         (["a"], vectors[:1, :8]),
         (["a"], vectors[0]),
+        (["a", "b"], np.vstack([vectors[:1], np.full((1, DIMENSION), np.nan, np.float32)])),
+        (["a"], np.full((1, DIMENSION), np.inf, np.float32)),
     ):
         with pytest.raises(DataError):
             filled.add(ids, rows)
-    for queries, k in ((vectors[:1], 0), (vectors[:1, :8], 5), (vectors[0], 5)):
+    for queries, k in ((vectors[:1], 0), (vectors[:1, :8], 5), (vectors[0], 5), (vectors[:1] * np.nan, 5)):
         with pytest.raises(DataError):
             filled.search(queries, k)
     for ids in (["unknown"], ["v1", "unknown"]):
