@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint chromium clean
+.PHONY: run test check lint tools clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m bench run +profile=small_dataset
 
-test: lint chromium
+test: lint tools
 	$(BIN)/pytest --cov --cov-report=term
 
 check: lint
@@ -21,11 +21,13 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The report's tests drive a real browser. Where this cannot install one, they say what they need.
-chromium:
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null || \
-		echo "Chromium is absent: tests that need it are skipped, or fail in CI"
+# The report's tests drive a real browser, the durability tests make system calls fail. Where this cannot
+# install what they need, they say so.
+tools:
+	@{ command -v chromium && command -v strace; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends chromium strace; } >/dev/null || \
+		echo "Chromium or strace is absent: tests that need it are skipped, or fail in CI"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
