@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,11 +19,11 @@ from pydantic import Field
 
 from brein.errors import DataError, StorageError
 from brein.files import sync
-from brein.records import Document, FloatArray, Metadata
+from brein.records import Document, FloatArray
 from brein.settings import Settings
 from brein.storage import queries
 from brein.storage.filters import Value, Where, condition, problem
-from brein.storage.layout import file_errors
+from brein.storage.layout import file_errors, make_folder
 
 
 class StorageConfig(Settings):
@@ -53,12 +54,15 @@ class DocumentStore(ABC):
     """Documents with their vectors, on disk or in memory.
 
     All vectors lie in one space and have one dimension. Safe to use from several threads: one call at a
-    time, and each call sees whole batches only. One store at a time may have a folder open.
+    time, and each call sees whole batches only. One store at a time may have a folder open: whoever opens one
+    holds `layout.claim` of its folder.
 
     Raises:
         StorageError: from any call, where a file is missing, foreign, damaged or cannot be written.
         DataError: from any call, where a text is not valid Unicode.
     """
+
+    _counted = ("", 0)  # documents under a version: counting reads every id
 
     @property
     @abstractmethod
@@ -101,7 +105,7 @@ class DocumentStore(ABC):
 
     @property
     def version(self) -> str:
-        """A token that every write renews and that never comes back; equal tokens mean equal content.
+        """A token that every change renews and that never comes back; equal tokens mean equal content.
 
         What is derived from the documents is up to date where it was made under the same token. A backup
         has its store's token until either is written to.
@@ -124,7 +128,11 @@ class DocumentStore(ABC):
         return None if length is None else length // 4
 
     def __len__(self) -> int:
-        return sum(rows[0][0] for rows in self._ask("SELECT count(*) FROM documents"))
+        version = self.version  # read first: a count made after it is never taken for an older one
+        if self._counted[0] != version:
+            count = sum(rows[0][0] for rows in self._ask("SELECT count(*) FROM documents"))
+            self._counted = (version, count)
+        return self._counted[1]
 
     def add(self, documents: Sequence[Document], vectors: FloatArray, space: str) -> None:
         """Store documents with their vectors, float32 (n, d), replacing equal ids.
@@ -133,9 +141,10 @@ class DocumentStore(ABC):
         others.
 
         Raises:
-            DataError: metadata are not texts, numbers, booleans and nulls, or the vectors have another
-                shape, dimension or space than they must. Nothing is stored then.
+            DataError: `check` fails, or the vectors have another dimension or space than the stored ones.
+                Nothing is stored then.
         """
+        check(documents, vectors)
         if rows := _rows(documents, vectors):
             self.write(rows, space)
 
@@ -217,18 +226,22 @@ class DocumentStore(ABC):
     def backup(self, folder: Path) -> None:
         """Copy the store, as it is at one moment, into a new or empty folder that `storage.create` opens.
 
-        The folder is there whole and flushed, or not at all. Writers wait meanwhile.
+        The folder is there whole and flushed, or not at all; only a process that is killed leaves a draft,
+        `.<name>.<random>.draft`, beside it. Writers wait meanwhile.
         """
         folder = folder.absolute()
         with file_errors(folder):
             if folder.exists() and any(folder.iterdir()):
                 raise StorageError(f"backup folder {folder} is not empty; choose a new one")
-            draft = folder.with_name(f".{folder.name}.draft")
-            shutil.rmtree(draft, ignore_errors=True)  # of a backup that was interrupted
-            draft.mkdir(parents=True)
-            self._copy(draft)
-            sync(draft)
-            os.replace(draft, folder)
+            draft = folder.with_name(f".{folder.name}.{token_hex(8)}.draft")
+            try:
+                make_folder(draft)
+                self._copy(draft)
+                sync(draft)
+                os.replace(draft, folder)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
             sync(folder.parent)
 
     def _answer(self, question: queries.Question, where: Where | None) -> list[tuple[Any, ...]]:
@@ -248,29 +261,55 @@ class DocumentStore(ABC):
             )
 
 
+def check(documents: Sequence[Document], vectors: FloatArray | None = None) -> None:
+    """See that documents, and vectors for them, float32 (n, d), can be stored.
+
+    Raises:
+        DataError: an id or text is not valid Unicode, metadata are not texts, numbers, booleans and nulls, or
+            the vectors have another shape, or are not finite.
+    """
+    for document in documents:
+        _check_document(document)
+    if vectors is None:
+        return
+    if vectors.ndim != 2 or len(vectors) != len(documents):
+        raise DataError(
+            f"{len(documents)} documents take vectors of shape ({len(documents)}, d); got {vectors.shape}"
+        )
+    finite = np.isfinite(_stored_as(vectors)).all(axis=1)
+    if not finite.all():
+        id_ = documents[int(finite.argmin())].id
+        raise DataError(f"document {id_!r}: its vector holds NaN or infinity in float32; give finite numbers")
+
+
+def _check_document(document: Document) -> None:
+    for part, text in (("id", document.id), ("text", document.text)):
+        if not isinstance(text, str):
+            raise DataError(f"document {document.id!r}: its {part} is a {type(text).__name__}; give a text")
+        if reason := problem(text):
+            raise DataError(f"document {document.id!r}: its {part}: {reason}")
+    for name, value in document.metadata.items():
+        if not isinstance(name, str) or problem(name):
+            raise DataError(
+                f"document {document.id!r}: the name of metadata field {name!r} must be a valid text"
+            )
+        if reason := problem(value):
+            raise DataError(f"document {document.id!r}: metadata {name!r} = {value!r}: {reason}")
+
+
+def _stored_as(vectors: FloatArray) -> FloatArray:
+    with np.errstate(over="ignore"):  # of float64; what becomes infinity is refused
+        return np.asarray(vectors, dtype="<f4")
+
+
 def _unpacked(rows: Sequence[tuple[str, bytes]]) -> tuple[list[str], FloatArray]:
     data = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
     return [row[0] for row in rows], data.reshape(len(rows), -1) if rows else data.reshape(0, 0)
 
 
 def _rows(documents: Sequence[Document], vectors: FloatArray) -> list[Row]:
-    if vectors.ndim != 2 or len(vectors) != len(documents):
-        raise DataError(
-            f"{len(documents)} documents take vectors of shape ({len(documents)}, d); got {vectors.shape}"
-        )
     rows = {
-        document.id: Row(
-            document.id, document.text, _encoded(document.id, document.metadata), vector.tobytes()
-        )
-        for document, vector in zip(documents, np.asarray(vectors, dtype="<f4"), strict=True)
+        document.id: Row(document.id, document.text, json.dumps(dict(document.metadata)), vector.tobytes())
+        for document, vector in zip(documents, _stored_as(vectors), strict=True)
     }
     return list(rows.values())
-
-
-def _encoded(id_: str, metadata: Metadata) -> str:
-    for name, value in metadata.items():
-        if not isinstance(name, str) or problem(name):
-            raise DataError(f"document {id_!r}: the name of metadata field {name!r} must be a valid text")
-        if reason := problem(value):
-            raise DataError(f"document {id_!r}: metadata {name!r} = {value!r}: {reason}")
-    return json.dumps(dict(metadata))

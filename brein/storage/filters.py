@@ -25,27 +25,44 @@ Operators are eq, ne, lt, lte, gt, gte and in; all conditions must hold. What th
 
 _ORDERS = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 OPERATORS = ("eq", "ne", *_ORDERS, "in")
+_MOST_CONDITIONS = 500  # in one filter; SQLite nests expressions at most 1,000 deep
 _MOST_VALUES = 30_000  # in one filter; SQLite takes 32,766 parameters in a statement
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
+Test = tuple[str, str, Any]
 Fragment = tuple[str, list[Value]]
+
+
+def canonical(where: Where | None) -> list[Test]:
+    """What `where` asks for as (name, operator, operand), ordered by name and operator.
+
+    Filters that differ only in the order of names and operators, or in the types of their mappings and lists,
+    give equal results. JSON takes them.
+
+    Raises:
+        DataError: a name, an operator or a value is not one there can be, or there are too many.
+    """
+    if where is not None and not isinstance(where, Mapping):
+        raise DataError(f"where = {where!r}: must map names of metadata fields to conditions")
+    tests = [_checked(*test) for name, wanted in (where or {}).items() for test in _tests(name, wanted)]
+    values = sum(len(operand) if operator == "in" else 1 for _, operator, operand in tests)
+    for count, most, what in (
+        (len(tests), _MOST_CONDITIONS, "conditions"),
+        (values, _MOST_VALUES, "values"),
+    ):
+        if count > most:
+            raise DataError(f"the filter holds {count} {what}; split it, {most} is the most")
+    return sorted(tests, key=lambda test: test[:2])
 
 
 def condition(where: Where | None) -> Fragment:
     """The SQL condition on `documents.id` that `where` means, of fixed words only, and its parameters.
 
     Raises:
-        DataError: a name, an operator or a value is not one there can be.
+        DataError: as `canonical` does.
     """
-    if where is not None and not isinstance(where, Mapping):
-        raise DataError(f"where = {where!r}: must map names of metadata fields to conditions")
-    parts = [
-        _operation(name, *test) for name, wanted in (where or {}).items() for test in _tests(name, wanted)
-    ]
-    parameters = [value for _, values in parts for value in values]
-    if len(parameters) > _MOST_VALUES:
-        raise DataError(f"the filter holds {len(parameters)} values; split it, {_MOST_VALUES} is the most")
-    return " AND ".join(sql for sql, _ in parts) or "1", parameters
+    parts = [_translated(*test) for test in canonical(where)]
+    return " AND ".join(sql for sql, _ in parts) or "1", [value for _, values in parts for value in values]
 
 
 def problem(value: object) -> str | None:
@@ -80,17 +97,17 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _tests(name: str, wanted: Condition) -> list[tuple[str, Any]]:
+def _tests(name: str, wanted: Condition) -> list[Test]:
     if not isinstance(name, str) or problem(name):
         raise DataError(f"filter on {name!r}: the name of a metadata field is a valid text")
     if isinstance(wanted, Mapping):
         if not wanted:
             raise DataError(f"filter on {name!r}: no operator is given; known: {', '.join(OPERATORS)}")
-        return list(wanted.items())
-    return [("in" if isinstance(wanted, list | tuple) else "eq", wanted)]
+        return [(name, operator, operand) for operator, operand in wanted.items()]
+    return [(name, "in" if isinstance(wanted, list | tuple) else "eq", wanted)]
 
 
-def _operation(name: str, operator: str, operand: Any) -> Fragment:
+def _checked(name: str, operator: str, operand: Any) -> Test:
     if operator not in OPERATORS:
         raise DataError(
             f"filter on {name!r}: operator {operator!r} is unknown; known: {', '.join(OPERATORS)}"
@@ -101,9 +118,15 @@ def _operation(name: str, operator: str, operand: Any) -> Fragment:
     for value in values:
         if reason := problem(value):
             raise DataError(f"filter on {name!r}: {operator} = {value!r}: {reason}")
+    if operator in _ORDERS and operand is None:
+        raise DataError(f"filter on {name!r}: {operator} = null: null has no order; use eq or ne")
+    return name, operator, values if operator == "in" else operand
+
+
+def _translated(name: str, operator: str, operand: Any) -> Fragment:
     if operator in _ORDERS:
         return _ordered(name, operator, operand)
-    sql, parameters = _among(name, values)
+    sql, parameters = _among(name, operand if operator == "in" else [operand])
     return (f"NOT {sql}" if operator == "ne" else sql), parameters
 
 
@@ -122,8 +145,6 @@ def _among(name: str, values: list[Value]) -> Fragment:
 
 
 def _ordered(name: str, operator: str, value: Value) -> Fragment:
-    if value is None:
-        raise DataError(f"filter on {name!r}: {operator} = null: null has no order; use eq or ne")
     # SQLite sorts every number before every text, and '' is the first text.
     same_kind = "value >= ''" if isinstance(value, str) else "value < ''"
     test = f"value {_ORDERS[operator]} ? AND {same_kind}"

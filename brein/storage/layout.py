@@ -10,6 +10,7 @@ The manifest rules: where there is one, nothing that it does not name counts.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -107,6 +108,37 @@ def sweep(folder: Path) -> None:
         for other in home.iterdir():
             if other.is_dir() and other.name != found.folder:
                 shutil.rmtree(other)
+
+
+def claim(folder: Path) -> int:
+    """Make the folder and lock it for whoever has it open; the lock ends with the process, however that ends.
+
+    Returns the descriptor that holds the lock; close it to give the folder up.
+
+    Raises:
+        StorageError: the folder is locked, or cannot be made or read.
+    """
+    try:
+        make_folder(folder)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise StorageError(f"path = {folder}: {error.strerror}; choose a folder you can write") from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise StorageError(
+            f"path = {folder} is open in another engine or being rebalanced; close that one first"
+        ) from None
+    return held
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that no power cut takes away what is flushed in it later."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in made:
+        sync(each.parent)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -28,7 +28,7 @@ def create(config: StorageConfig, folder: Path | None) -> DocumentStore:
     if folder is None:
         return _open(config, _planned(config, token_hex(16)), [None] * config.shards)
     with file_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        layout.make_folder(folder)
         layout.sweep(folder)
         found = layout.find(folder) or _build(config, folder, token_hex(16), None)
         if not _same(found, config):
@@ -44,22 +44,19 @@ def rebalance(folder: Path, config: StorageConfig) -> None:
 
     The new files are written beside the old ones and take their place by one rename: a crash at any moment
     leaves the old store or the new one, whole. There must be room for both. The identity stays, the version
-    is new. No store may have the folder open.
+    is new. The folder is claimed meanwhile, so no engine has it open.
 
     Raises:
-        StorageError: there are no documents, they are open elsewhere, or files cannot be written.
+        StorageError: there are no documents, the folder is claimed, or files cannot be written.
     """
-    with file_errors(folder):
+    with file_errors(folder), ExitStack() as held:
+        _found(folder)  # claiming would make a folder that is not there
+        held.callback(os.close, layout.claim(folder))
         layout.sweep(folder)
-        found = layout.find(folder)
-        if found is None:
-            raise StorageError(f"{folder} holds no documents; there is nothing to rebalance")
+        found = _found(folder)
         if _same(found, config):
             return
-        paths = _present(found, folder)
-        for path in paths:
-            _check_closed(path)
-        with closing(_open(config, found, paths)) as source:
+        with closing(_open(config, found, _present(found, folder))) as source:
             _build(config, folder, source.identity, source)
         layout.sweep(folder)
 
@@ -103,18 +100,16 @@ def _same(found: Layout, config: StorageConfig) -> bool:
     return str(found) == str(_planned(config, ""))
 
 
+def _found(folder: Path) -> Layout:
+    found = layout.find(folder)
+    if found is None:
+        raise StorageError(f"{folder} holds no documents; there is nothing to rebalance")
+    return found
+
+
 def _present(found: Layout, folder: Path) -> list[Path]:
     paths = found.paths(folder)
     for path in paths:
         if not path.exists():
             raise StorageError(f"{path} is missing; restore a backup")
     return paths
-
-
-def _check_closed(path: Path) -> None:
-    try:
-        with closing(sqlite3.connect(path, timeout=0)) as connection:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # refused while another connection is open
-            connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.Error as error:
-        raise StorageError(f"{path}: {error}; close every store that has it open") from None

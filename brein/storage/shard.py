@@ -59,6 +59,7 @@ class SQLiteStore(DocumentStore):
         self._path = path
         self._place = str(path or "memory")
         self._lock = RLock()
+        self._closed = False
         new = path is None or not path.exists()
         # SQLite would take a file this short for a new one.
         if path is not None and not new and path.stat().st_size < _SHORTEST:
@@ -116,7 +117,8 @@ class SQLiteStore(DocumentStore):
 
     def close(self) -> None:
         """Close the file."""
-        with self._errors():
+        with self._lock:
+            self._closed = True
             self._connection.close()
 
     def copy_to(self, path: Path) -> None:
@@ -147,7 +149,8 @@ class SQLiteStore(DocumentStore):
         with self._errors():
             self._connection.executemany("DELETE FROM fields WHERE id = ?", given)
             removed = self._connection.executemany("DELETE FROM documents WHERE id = ?", given).rowcount
-            self._connection.execute(_RENEW)
+            if removed:
+                self._connection.execute(_RENEW)
             return removed
 
     def moved(self) -> list[str]:
@@ -265,6 +268,8 @@ class SQLiteStore(DocumentStore):
     @contextmanager
     def _errors(self) -> Iterator[None]:
         with self._lock, text_errors():
+            if self._closed:
+                raise StorageError("the document store is closed; open it again")
             try:
                 yield
             except sqlite3.Error as error:

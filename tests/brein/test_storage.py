@@ -92,6 +92,15 @@ def test_vectors_of_the_wrong_shape_are_refused(store, vectors):
         store.add(DOCUMENTS, vectors, "space")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_vector_that_is_not_finite_is_refused_with_its_whole_batch(store, value):
+    vectors = VECTORS.astype(np.float64)
+    vectors[1, 2] = value
+    with pytest.raises(DataError, match="document 'a': its vector holds NaN or infinity in float32"):
+        store.add(DOCUMENTS, vectors, "space")
+    assert len(store) == 0
+
+
 def test_an_equal_id_is_replaced(store):
     store.add(DOCUMENTS, VECTORS, "space")
     store.add([Document("a", "once"), Document("a", "uno", {"page": 9})], VECTORS[1:], "space")
@@ -121,18 +130,19 @@ def test_delete_counts_what_was_there(store):
     assert store.find({"page": 2}) == []
 
 
-def test_every_write_renews_the_version(store):
+def test_every_change_renews_the_version(store):
     seen = [store.version]
     for write in (
         lambda: store.add(DOCUMENTS, VECTORS, "space"),
         lambda: store.add(DOCUMENTS, VECTORS, "space"),
-        lambda: store.delete(["a"]),
-        lambda: store.delete(["a"]),
+        lambda: store.delete(["a", "nobody"]),
     ):
         write()
         seen.append(store.version)
-    assert len(set(seen)) == 5
-    assert store.version == seen[-1]
+    assert len(set(seen)) == 4
+    store.delete(["a", "nobody"])
+    store.delete([])
+    assert store.version == seen[-1], "nothing changed"
 
 
 def test_more_ids_than_one_statement_takes(store):
@@ -140,10 +150,18 @@ def test_more_ids_than_one_statement_takes(store):
     assert len(store.texts([document.id for document in documents])) == 1700
 
 
-@pytest.mark.parametrize("refused", [Document("d", None), Document("d", "\ud800"), Document("\ud800", "d")])
-def test_a_write_that_fails_leaves_nothing(store, refused):
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        (Document("d", None), "document 'd': its text is a NoneType; give a text"),
+        (Document(4, "d"), "document 4: its id is a int; give a text"),
+        (Document("d", "\ud800"), "document 'd': its text: the text is not valid Unicode"),
+        (Document("\ud800", "d"), r"document '\\ud800': its id: the text is not valid Unicode"),
+    ],
+)
+def test_a_document_that_is_refused_takes_its_batch_with_it(store, refused, reason):
     before = store.version
-    with pytest.raises((StorageError, DataError)):
+    with pytest.raises(DataError, match=reason):
         store.add([*DOCUMENTS, refused], np.ones((4, 4), dtype=np.float32), "space")
     assert len(store) == 0
     assert store.find({"page": 2}) == []
@@ -317,8 +335,10 @@ def test_threads_see_whole_batches_only(store):
 
 def test_a_closed_store_says_so(store):
     store.close()
-    with pytest.raises(StorageError, match="closed"):
-        len(store)
+    store.close()
+    for use in (lambda: len(store), lambda: store.delete(["a"]), lambda: store.add(DOCUMENTS, VECTORS, "x")):
+        with pytest.raises(StorageError, match="the document store is closed; open it again"):
+            use()
 
 
 # --- several shards ----------------------------------------------------------------------------------------

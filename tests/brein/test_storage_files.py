@@ -251,16 +251,25 @@ def test_a_full_disk_is_an_error_and_no_damage(config, room, tmp_path):
         check(store, COUNT + 10)
 
 
-def test_a_full_disk_stops_a_backup_and_leaves_no_folder(tmp_path):
-    with closing(storage.create(BY_ID, tmp_path / "store")) as store:
+@LAYOUTS
+def test_a_full_disk_stops_a_backup_and_leaves_nothing_of_it(config, tmp_path):
+    with closing(storage.create(config, tmp_path / "store")) as store:
         fill(store)
         with files_of_at_most(8192), pytest.raises(StorageError):
             store.backup(tmp_path / "backup")
-        assert not (tmp_path / "backup").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
         store.backup(tmp_path / "backup")
         check(store)
-    with closing(storage.create(BY_ID, tmp_path / "backup")) as copy:
+    with closing(storage.create(config, tmp_path / "backup")) as copy:
         check(copy)
+
+
+def test_a_backup_touches_nothing_beside_it(tmp_path):
+    (tmp_path / ".backup.draft").mkdir()
+    (tmp_path / ".backup.draft" / "mine").write_text("")
+    with closing(storage.create(PLAIN, None)) as store:
+        store.backup(tmp_path / "backup")
+    assert files(tmp_path) == [".backup.draft/mine", "backup/documents.sqlite"]
 
 
 # --- another layout ----------------------------------------------------------------------------------------
@@ -312,17 +321,88 @@ def test_rebalancing_to_what_is_there_changes_nothing(tmp_path):
 
 
 def test_there_must_be_documents_to_rebalance(tmp_path):
-    with pytest.raises(StorageError, match="holds no documents"):
-        storage.rebalance(tmp_path, BY_ID)
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(StorageError, match="holds no documents"):
+            storage.rebalance(folder, BY_ID)
+    assert not (tmp_path / "nowhere").exists()
 
 
-@pytest.mark.parametrize("config", [PLAIN, BY_ID], ids=["plain", "by id"])
-def test_an_open_store_is_not_rebalanced(config, tmp_path):
-    with closing(storage.create(config, tmp_path)) as store:
-        fill(store)
-        with pytest.raises(StorageError, match="locked; close every store that has it open"):
-            storage.rebalance(tmp_path, BY_USER)
+@LAYOUTS
+def test_a_claimed_folder_is_not_rebalanced(config, tmp_path):
+    filled(tmp_path, config)
+    held = storage.claim(tmp_path)
+    (tmp_path / ".documents").mkdir(exist_ok=True)  # what whoever holds the claim is at work on
+    with pytest.raises(StorageError, match="is open in another engine or being rebalanced"):
+        storage.rebalance(tmp_path, StorageConfig(shards=2))
+    assert (tmp_path / ".documents").exists()
+    os.close(held)
+    storage.rebalance(tmp_path, StorageConfig(shards=2))
+    with closing(storage.create(StorageConfig(shards=2), tmp_path)) as store:
         check(store)
+
+
+def test_a_folder_is_claimed_from_the_first_step_of_a_rebalance_to_the_last(tmp_path):
+    """Nobody can open it, which would add documents that do not move, or sweep the new files away."""
+    filled(tmp_path, BY_ID)
+    refused = 0
+
+    def beforehand(call):
+        def maybe(*args, **kwargs):
+            nonlocal refused
+            with pytest.raises(StorageError, match="or being rebalanced"):
+                storage.claim(tmp_path)
+            refused += 1
+            return call(*args, **kwargs)
+
+        return maybe
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((os, "replace"), (os, "fsync"), (Path, "unlink"), (shutil, "rmtree")):
+            patch.setattr(owner, name, beforehand(getattr(owner, name)))
+        storage.rebalance(tmp_path, PLAIN)
+    assert refused > 5
+    os.close(storage.claim(tmp_path))
+
+
+def test_a_rebalance_that_fails_gives_the_folder_up(tmp_path):
+    filled(tmp_path, BY_ID)
+    with files_of_at_most(8192), pytest.raises(StorageError):
+        storage.rebalance(tmp_path, PLAIN)
+    os.close(storage.claim(tmp_path))
+
+
+# --- the folder --------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_claimed_once_at_a_time(tmp_path):
+    held = storage.claim(tmp_path / "engine")
+    with pytest.raises(StorageError, match="engine is open in another engine or being rebalanced"):
+        storage.claim(tmp_path / "engine")
+    os.close(held)
+    os.close(storage.claim(tmp_path / "engine"))
+
+
+def test_a_folder_that_cannot_be_claimed_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"path = .*file.*choose a folder you can write"):
+        storage.claim(tmp_path / "file" / "engine")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: os.close(storage.claim(folder)),
+        lambda folder: storage.create(PLAIN, folder).close(),
+        lambda folder: storage.create(BY_ID, folder).close(),
+    ],
+    ids=["claim", "plain", "by id"],
+)
+def test_the_names_of_new_folders_are_flushed(make, tmp_path, monkeypatch):
+    flushed = set()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (flushed.add(os.fstat(file).st_ino), fsync(file)))
+    make(tmp_path / "above" / "engine")
+    assert {(tmp_path / "above").stat().st_ino, tmp_path.stat().st_ino} <= flushed
 
 
 def test_a_full_disk_stops_a_rebalance_and_the_old_store_stays(tmp_path):

@@ -1,8 +1,10 @@
 """Filters and questions against plain Python: what they mean, on every kind of store."""
 
+import json
 import re
 from collections import defaultdict
 from contextlib import closing
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from brein import storage
 from brein.errors import DataError
 from brein.records import Document
 from brein.storage import StorageConfig
-from brein.storage.filters import condition
+from brein.storage.filters import canonical, condition
 
 NAMES = st.sampled_from(["user_id", "n", 'quo"te', "ü", "a.b", ""])
 TEXTS = st.sampled_from(["", "a", "b", "B", "10", "ü", "a\0b", "1"])
@@ -133,22 +135,60 @@ def test_aggregates_are_what_python_computes(pairs, config):
     ("where", "reason"),
     [
         ("x = 1", "where = 'x = 1': must map names of metadata fields to conditions"),
+        (5, "where = 5: must map names"),
+        ([], "where = []: must map names"),
         ({1: 2}, "filter on 1: the name of a metadata field is a valid text"),
         ({"\ud800": 2}, "is a valid text"),
         ({"x": {}}, "filter on 'x': no operator is given; known: eq, ne, lt, lte, gt, gte, in"),
         ({"x": {"regex": "a"}}, "filter on 'x': operator 'regex' is unknown; known: eq, ne, lt"),
         ({"x": {"in": "abc"}}, "filter on 'x': in = 'abc': must be a list of values"),
         ({"x": {"eq": [1]}}, "filter on 'x': eq = [1]: a list cannot be compared"),
+        ({"x": {1, 2}}, "filter on 'x': eq = {1, 2}: a set cannot be compared"),
+        ({"x": {"in": {1}}}, "filter on 'x': in = {1}: must be a list of values"),
+        ({"x": b"a"}, "filter on 'x': eq = b'a': a bytes cannot be compared"),
+        ({"x": [np.int64(1)]}, "a int64 cannot be compared; give a text, a number, a boolean or null"),
+        ({"x": {("eq",): 1}}, "filter on 'x': operator ('eq',) is unknown"),
         ({"x": {"lt": None}}, "filter on 'x': lt = null: null has no order; use eq or ne"),
         ({"x": 2**63}, "filter on 'x': eq = 9223372036854775808: an integer takes at most 64 bits"),
         ({"x": [float("inf")]}, "filter on 'x': in = inf: a number must be finite"),
         ({"x": "\ud800"}, "not valid Unicode"),
-        ({"x": list(range(40_000))}, "the filter holds 40001 values; split it, 30000 is the most"),
+        ({"x": list(range(40_000))}, "the filter holds 40000 values; split it, 30000 is the most"),
+        ({f"{n}": n for n in range(501)}, "the filter holds 501 conditions; split it, 500 is the most"),
     ],
 )
-def test_a_malformed_filter_is_refused_with_the_reason(where, reason):
+@pytest.mark.parametrize("read", [canonical, condition])
+def test_a_malformed_filter_is_refused_with_the_reason(read, where, reason):
     with pytest.raises(DataError, match=re.escape(reason)):
-        condition(where)
+        read(where)
+
+
+@given(FILTERS, st.randoms(use_true_random=False))
+def test_a_filter_written_in_another_order_has_the_same_canonical_form(where, random):
+    def turned(mapping):
+        pairs = list(mapping.items())
+        random.shuffle(pairs)
+        return MappingProxyType(dict(pairs))
+
+    other = turned({name: turned(test) if isinstance(test, dict) else test for name, test in where.items()})
+    assert json.dumps(canonical(other)) == json.dumps(canonical(where))
+    assert condition(other) == condition(where)
+
+
+@given(FILTERS, FILTERS)
+def test_filters_of_one_canonical_form_ask_the_same(one, other):
+    same = json.dumps(canonical(one)) == json.dumps(canonical(other))
+    assert same <= (condition(one) == condition(other))
+
+
+def test_the_canonical_form_names_every_test():
+    where = {"year": {"lt": 2024, "gte": 2020}, "lang": ("en", None), "draft": False}
+    assert canonical(where) == [
+        ("draft", "eq", False),
+        ("lang", "in", ["en", None]),
+        ("year", "gte", 2020),
+        ("year", "lt", 2024),
+    ]
+    assert canonical(None) == canonical({}) == []
 
 
 def test_only_fixed_words_go_into_the_statement():
@@ -156,6 +196,14 @@ def test_only_fixed_words_go_into_the_statement():
     assert re.fullmatch(r"[A-Za-z_?<>='(), ]+", sql)
     assert sql.count("?") == len(values) == 9
     assert "'" not in sql.replace("''", "")
+
+
+@pytest.mark.parametrize("test", [{"ne": None}, {"gte": 1, "lt": 2}, [1, None]], ids=["ne", "between", "in"])
+def test_the_most_conditions_are_one_filter(test):
+    where = {f"{n}": test for n in range(500 // max(1, len(test) if isinstance(test, dict) else 1))}
+    with opened(StorageConfig(shards=3), [dict.fromkeys(where, 1), {}]) as store:
+        assert store.query(["id"], where)[0] == ("000",)
+        assert store.find(where)[0] == "000"
 
 
 def test_a_large_list_of_values_is_one_filter():
