@@ -78,12 +78,18 @@ class Caches:
     def __init__(self, embedding: TieredCache, search: TieredCache, closing: ExitStack) -> None:
         self.embedding = embedding
         self.search = search
+        levels = (embedding.levels["l1"], search.levels["l1"])
+        self._l1 = [level for level in levels if isinstance(level, MemoryCache)]
         self._closing = closing
 
-    def shrink(self, stored_bytes: int) -> int:
-        """Shrink each L1 to at most `stored_bytes` of values; return how many bytes that freed."""
-        levels = (self.embedding.levels["l1"], self.search.levels["l1"])
-        return sum(level.shrink(stored_bytes) for level in levels if isinstance(level, MemoryCache))
+    def l1_bytes(self) -> int:
+        """Bytes of values in the larger of the two L1."""
+        return max(level.stats().stored_bytes for level in self._l1)
+
+    def shrink(self, stored_bytes: int) -> None:
+        """Shrink each L1 to at most `stored_bytes` of values."""
+        for level in self._l1:
+            level.shrink(stored_bytes)
 
     def stats(self) -> dict[str, dict[str, CacheStats]]:
         """Counts of each cache, by its name and its level's."""
@@ -98,7 +104,8 @@ def open_caches(config: CacheConfig, folder: Path | None) -> Caches:
     """Open the levels that are enabled. `folder` is the engine's; L3 lies in `folder/cache` by default.
 
     Raises:
-        ConfigError: the Redis URL cannot be read, the private Redis does not start, or L3 has no place.
+        ConfigError: the Redis URL cannot be read, the private Redis does not start, L3 has no place, or a
+            file that is not a cache lies there.
     """
     with ExitStack() as closing:
         connection = _connect(config.l2, closing) if config.l2.enabled else None
@@ -110,7 +117,8 @@ def open_caches(config: CacheConfig, folder: Path | None) -> Caches:
                 levels["l2"] = connection.cache(kind, config.l2.maxsize, config.l2.ttl, config.l2.max_bytes)
             if place is not None:
                 file = place / f"{kind}.sqlite"
-                levels["l3"] = DiskCache(file, config.l3.maxsize, config.l3.ttl, config.l3.max_bytes)
+                bounds = config.l3.maxsize, config.l3.ttl, config.l3.max_bytes
+                levels["l3"] = DiskCache(file, *bounds, own_folder=config.l3.path is None)
             cache = TieredCache(levels, compression)
             closing.callback(cache.close)
             return cache

@@ -32,7 +32,7 @@ class CacheStats:
 
 
 class Cache(ABC):
-    """Maps text keys to values sealed by `codec.seal`.
+    """Maps keys, digests of 16 bytes, to values sealed by `codec.seal`.
 
     Bounded in entries (0 switches the cache off), in bytes of values, and in seconds of life: the expired,
     then the least recently used make room. Safe to use from several threads. No operation raises for a
@@ -40,15 +40,15 @@ class Cache(ABC):
     """
 
     @abstractmethod
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None where there is none or its life is over."""
 
     @abstractmethod
-    def set(self, key: str, value: bytes) -> None:
+    def set(self, key: bytes, value: bytes) -> None:
         """Keep `value` under `key`, replacing what was there; a value over the bound is not kept."""
 
     @abstractmethod
-    def delete(self, key: str) -> None:
+    def delete(self, key: bytes) -> None:
         """Forget what is under `key`."""
 
     @abstractmethod

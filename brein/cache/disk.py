@@ -8,12 +8,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
 from brein.cache.fallible import BackOff, FallibleCache
+from brein.errors import ConfigError
 
 _APPLICATION = 0x62726E63  # "brnc" in the file's header
 _FORMAT = 1
@@ -48,12 +49,18 @@ T = TypeVar("T")
 class DiskCache(FallibleCache):
     """A cache in the file `path`; its folder is made. Several processes may share the file.
 
-    Arguments as for `MemoryCache`; `now` gives seconds since 1970, `clock` paces the retries. A file that is
-    damaged, foreign or of another format is replaced by an empty one and counts as an error. The space of
+    Arguments as for `MemoryCache`; `now` gives seconds since 1970, `clock` paces the retries. The space of
     removed entries is used again; the file does not shrink.
+
+    A damaged cache, or one of another format, is replaced by an empty one and counts as an error. Only a file
+    that bears our application id is ever replaced and, where `own_folder` says that nobody else keeps files
+    there, one that SQLite cannot read.
+
+    Raises:
+        ConfigError: the file is not a cache.
     """
 
-    _failures = (sqlite3.Error, OSError)
+    _failures = (sqlite3.Error, OSError, UnicodeDecodeError)
 
     def __init__(
         self,
@@ -62,32 +69,46 @@ class DiskCache(FallibleCache):
         ttl: float,
         max_bytes: int | None = None,
         *,
+        own_folder: bool = False,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(maxsize, max_bytes, BackOff(clock))
         self._path = path
+        self._own_folder = own_folder
         self._ttl = ttl
         self._now = now
         self._lock = Lock()  # one statement or transaction at a time
         self._connection: sqlite3.Connection | None = None
+        self._refuse_foreign()
 
-    def _read(self, entry: bytes) -> bytes | None:
+    def _refuse_foreign(self) -> None:
+        try:
+            ours = self._is_ours()
+        except self._failures:
+            return  # out of reach for now, and asked again before it would be replaced
+        if not ours:
+            raise ConfigError(
+                f"cache.l3.path: {self._path} is not a cache of this program and is left alone; give another "
+                "cache.l3.path, or move the file away"
+            )
+
+    def _read(self, key: bytes) -> bytes | None:
         def read(file: sqlite3.Connection) -> bytes | None:
-            rows = file.execute(_READ, (entry, self._now())).fetchall()
+            rows = file.execute(_READ, (key, self._now())).fetchall()
             if rows and not isinstance(rows[0][0], bytes):
                 raise _DamageError("a value is not bytes")
             return rows[0][0] if rows else None
 
         return self._run(read)
 
-    def _write(self, entry: bytes, value: bytes) -> int:
-        return self._run(lambda file: self._add(file, entry, value))
+    def _write(self, key: bytes, value: bytes) -> int:
+        return self._run(lambda file: self._add(file, key, value))
 
-    def _add(self, file: sqlite3.Connection, entry: bytes, value: bytes) -> int:
+    def _add(self, file: sqlite3.Connection, key: bytes, value: bytes) -> int:
         now, evicted = self._now(), 0
         with _transaction(file):
-            file.execute(_DROP, (entry,))
+            file.execute(_DROP, (key,))
             while True:
                 entries, stored_bytes = _count(file)
                 if not entries or (entries < self._maxsize and stored_bytes + len(value) <= self._max_bytes):
@@ -97,13 +118,13 @@ class DiskCache(FallibleCache):
                 if not file.execute(_DROP_LEAST_USED).rowcount:
                     raise _DamageError("the totals count entries that are not there")
                 evicted += 1
-            file.execute(_ADD, (entry, value, now + self._ttl))
+            file.execute(_ADD, (key, value, now + self._ttl))
         return evicted
 
-    def _remove(self, *entries: bytes) -> bool:
+    def _remove(self, *keys: bytes) -> bool:
         def drop(file: sqlite3.Connection) -> None:
             with _transaction(file):
-                file.executemany(_DROP, [(entry,) for entry in entries])
+                file.executemany(_DROP, [(key,) for key in keys])
 
         self._run(drop)
         return True
@@ -121,8 +142,8 @@ class DiskCache(FallibleCache):
 
     def close(self) -> None:
         """Close the file; what it holds is there when it is opened again."""
-        super().close()
         with self._lock:
+            super().close()
             self._disconnect()
 
     def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
@@ -130,14 +151,16 @@ class DiskCache(FallibleCache):
         with self._lock:
             try:
                 return operation(self._open())
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if not _is_damage(error) or not self._is_ours():
                     raise
                 self._count_error()
                 self._replace()
                 return operation(self._open())
 
     def _open(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the cache was closed meanwhile")
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -150,9 +173,24 @@ class DiskCache(FallibleCache):
                 raise
         return self._connection
 
+    def _is_ours(self) -> bool:
+        """Whether the file may be replaced: a cache, whatever its state, or nothing at all."""
+        if not self._path.exists():
+            return True
+        # Asked of SQLite, because reading it otherwise would drop this process's locks on the file.
+        address = f"{self._path.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(address, uri=True, timeout=_LOCK_TIMEOUT)) as file:
+            try:
+                file.execute("PRAGMA writable_schema = ON")  # reads the header of a truncated file too
+                return _application(file) == _APPLICATION or _is_empty(file)
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if not _is_damage(error):
+                    raise
+                return self._own_folder
+
     def _replace(self) -> None:
         self._disconnect()
-        for suffix in ("-wal", "-shm", ""):
+        for suffix in ("-wal", "-shm", "-journal", ""):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def _disconnect(self) -> None:
@@ -162,17 +200,26 @@ class DiskCache(FallibleCache):
 
 
 def _prepare(file: sqlite3.Connection) -> None:
+    with _transaction(file):
+        if _is_empty(file):
+            for statement in _SCHEMA:
+                file.execute(statement)
+        (version,) = file.execute("PRAGMA user_version").fetchone()
+        if (_application(file), version) != (_APPLICATION, _FORMAT):
+            raise _DamageError("not a cache of this format")
     file.execute("PRAGMA journal_mode = WAL")
     # Survives the process, and a power loss leaves an older state: enough for a cache.
     file.execute("PRAGMA synchronous = NORMAL")
-    with _transaction(file):
-        if not file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            for statement in _SCHEMA:
-                file.execute(statement)
-    (application,) = file.execute("PRAGMA application_id").fetchone()
-    (version,) = file.execute("PRAGMA user_version").fetchone()
-    if (application, version) != (_APPLICATION, _FORMAT):
-        raise _DamageError("not a cache of this format")
+
+
+def _application(file: sqlite3.Connection) -> int:
+    """The application id in the file's header; 0 where no program put one there."""
+    return int(file.execute("PRAGMA application_id").fetchone()[0])
+
+
+def _is_empty(file: sqlite3.Connection) -> bool:
+    """Whether no program has put anything into the file."""
+    return not (_application(file) or file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 class _DamageError(sqlite3.DatabaseError):
@@ -186,9 +233,9 @@ def _count(file: sqlite3.Connection) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
+def _is_damage(error: Exception) -> bool:
     """Whether the file holds what it must not, rather than being locked, full or out of reach."""
-    if isinstance(error, _DamageError):
+    if isinstance(error, _DamageError | UnicodeDecodeError):  # SQLite's message may quote what is damaged
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the rest a detail
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)

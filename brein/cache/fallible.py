@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from hashlib import blake2b
 from threading import Lock
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ from brein.cache.base import Cache, CacheStats
 _FIRST_DELAY = 0.1  # seconds a level is left alone after its first failure; doubled by every further one
 _LONGEST_DELAY = 30.0
 _MOST_OWED = 1000  # keys; beyond that the level is cleared instead
+_EVERYTHING = b""  # owed where a clear is; no key is empty
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class BackOff:
 
 
 class FallibleCache(Cache):
-    """A level outside this process's memory: hashes keys, checks seals, counts, and backs off.
+    """A level outside this process's memory: checks seals, counts, and backs off.
 
     A write that did not get through may have left an older value in place; such keys are removed before
     anything else is done once the level works again.
@@ -78,20 +78,20 @@ class FallibleCache(Cache):
         self._closed = False
         self._count_lock = Lock()
         self._hits = self._misses = self._evictions = self._errors = self._skipped = 0
-        self._owed: set[bytes] = set()
-        self._owes_all = False
+        self._lost = 0  # changes that did not get through
+        self._owed: dict[bytes, int] = {}  # keys to be removed, each with the number of its last lost change
 
     @abstractmethod
-    def _read(self, entry: bytes) -> bytes | None:
-        """The live value of the entry, which is used now."""
+    def _read(self, key: bytes) -> bytes | None:
+        """The live value under `key`, which is used now."""
 
     @abstractmethod
-    def _write(self, entry: bytes, value: bytes) -> int:
+    def _write(self, key: bytes, value: bytes) -> int:
         """Keep a value that is within the bounds; return how many live entries made room."""
 
     @abstractmethod
-    def _remove(self, *entries: bytes) -> bool:
-        """Forget the entries; return True."""
+    def _remove(self, *keys: bytes) -> bool:
+        """Forget what is under the keys; return True."""
 
     @abstractmethod
     def _remove_all(self) -> bool:
@@ -101,14 +101,13 @@ class FallibleCache(Cache):
     def _totals(self) -> tuple[int, int]:
         """Live entries and the bytes of their values."""
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: bytes) -> bytes | None:
         """The sealed value under `key`; None also where the level fails or the value is damaged."""
-        entry = _digest(key)
-        value = self._attempt(lambda: self._read(entry)) if self._maxsize else None
+        value = self._attempt(lambda: self._read(key)) if self._maxsize else None
         if value is not None and not codec.is_sealed(value):
             value = None
             self._count_error()
-            self._change(entry, lambda: self._remove(entry))
+            self._change(key, lambda: self._remove(key))
         with self._count_lock:
             if value is None:
                 self._misses += 1
@@ -116,27 +115,24 @@ class FallibleCache(Cache):
                 self._hits += 1
         return value
 
-    def set(self, key: str, value: bytes) -> None:
+    def set(self, key: bytes, value: bytes) -> None:
         """Keep a sealed value under `key`, or owe its removal where the level fails."""
-        entry = _digest(key)
         if self._maxsize == 0:
             return
         if len(value) > self._max_bytes:
-            self._change(entry, lambda: self._remove(entry))
+            self._change(key, lambda: self._remove(key))
             return
-        evicted = self._change(entry, lambda: self._write(entry, value))
+        evicted = self._change(key, lambda: self._write(key, value))
         with self._count_lock:
             self._evictions += evicted or 0
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: bytes) -> None:
         """Forget what is under `key`, or owe that."""
-        entry = _digest(key)
-        self._change(entry, lambda: self._remove(entry))
+        self._change(key, lambda: self._remove(key))
 
     def clear(self) -> None:
         """Forget every entry, or owe that."""
-        if self._attempt(self._remove_all) is None:
-            self._owes_all = True
+        self._change(_EVERYTHING, self._remove_all)
 
     def stats(self) -> CacheStats:
         """Counts so far; asks the level what it holds, unless it is being left alone."""
@@ -158,15 +154,16 @@ class FallibleCache(Cache):
         """Stop using the level."""
         self._closed = True
 
-    def _change(self, entry: bytes, operation: Callable[[], T]) -> T | None:
-        """Like `_attempt`, and remember the entry where the operation did not get through."""
+    def _change(self, key: bytes, operation: Callable[[], T]) -> T | None:
+        """Like `_attempt`, and owe the key's removal where the operation did not get through."""
         done = self._attempt(operation)
         if done is None:
             with self._count_lock:
-                self._owed.add(entry)
-                if len(self._owed) > _MOST_OWED:
-                    self._owes_all = True
-                    self._owed.clear()
+                self._lost += 1
+                if len(self._owed) >= _MOST_OWED:
+                    self._owed = {_EVERYTHING: self._lost}
+                else:
+                    self._owed[key] = self._lost
         return done
 
     def _attempt(self, operation: Callable[[], T]) -> T | None:
@@ -178,7 +175,7 @@ class FallibleCache(Cache):
                 self._skipped += 1
             return None
         try:
-            if self._owed or self._owes_all:
+            if self._owed:
                 self._settle()
             result = operation()
         except self._failures:
@@ -189,20 +186,18 @@ class FallibleCache(Cache):
         return result
 
     def _settle(self) -> None:
-        if self._owes_all:
-            self._remove_all()
-            self._owes_all = False
+        """Remove what is owed; it stays owed until that is done, and where it came to be owed again."""
         with self._count_lock:
-            owed = set(self._owed)
-        if owed:
+            owed = dict(self._owed)
+        if _EVERYTHING in owed:
+            self._remove_all()
+        elif owed:
             self._remove(*owed)
         with self._count_lock:
-            self._owed -= owed
+            for key, number in owed.items():
+                if self._owed.get(key) == number:
+                    del self._owed[key]
 
     def _count_error(self) -> None:
         with self._count_lock:
             self._errors += 1
-
-
-def _digest(key: str) -> bytes:
-    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -26,13 +26,13 @@ class MemoryCache(Cache):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limit = float("inf") if max_bytes is None else max_bytes
-        self._entries: TTLCache[str, bytes] = TTLCache(limit, ttl, timer=clock, getsizeof=len)
+        self._entries: TTLCache[bytes, bytes] = TTLCache(limit, ttl, timer=clock, getsizeof=len)
         self._maxsize = maxsize
         self._max_bytes = limit
-        self._lock = Lock()
+        self._lock = Lock()  # with the entries' timer, which then stands still, where they are asked twice
         self._hits = self._misses = self._evictions = 0
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None where there is none or its life is over."""
         with self._lock:
             value = self._entries.get(key)
@@ -42,30 +42,27 @@ class MemoryCache(Cache):
                 self._hits += 1
             return value
 
-    def set(self, key: str, value: bytes) -> None:
+    def set(self, key: bytes, value: bytes) -> None:
         """Keep `value` under `key`; the least recently used make room; one over the bound is not kept."""
-        with self._lock:
+        with self._lock, self._entries.timer:
             self._entries.pop(key, None)
             if self._maxsize == 0 or len(value) > self._max_bytes:
                 return
-            self._entries.expire()
             before = len(self._entries)
             while len(self._entries) >= self._maxsize:
                 self._entries.popitem()
             self._entries[key] = value
             self._evictions += before + 1 - len(self._entries)
 
-    def shrink(self, stored_bytes: int) -> int:
-        """Evict the least recently used until at most `stored_bytes` are left; return how many were freed."""
-        with self._lock:
-            self._entries.expire()
-            held, before = len(self._entries), int(self._entries.currsize)
+    def shrink(self, stored_bytes: int) -> None:
+        """Evict the least recently used until at most `stored_bytes` of values are left."""
+        with self._lock, self._entries.timer:
+            before = len(self._entries)
             while self._entries.currsize > stored_bytes:
                 self._entries.popitem()
-            self._evictions += held - len(self._entries)
-            return before - int(self._entries.currsize)
+            self._evictions += before - len(self._entries)
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: bytes) -> None:
         """Forget what is under `key`."""
         with self._lock:
             self._entries.pop(key, None)
@@ -77,8 +74,7 @@ class MemoryCache(Cache):
 
     def stats(self) -> CacheStats:
         """Counts so far."""
-        with self._lock:
-            self._entries.expire()
+        with self._lock, self._entries.timer:
             return CacheStats(
                 self._hits, self._misses, self._evictions, len(self._entries), int(self._entries.currsize)
             )

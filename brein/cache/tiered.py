@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
+from hashlib import blake2b
 from threading import Lock
 
 from brein.cache import codec
@@ -12,11 +14,16 @@ from brein.cache.base import Cache, CacheStats
 MISS = "miss"
 
 
-class TieredCache:
-    """Cache levels by name, the fastest first. Values are plain bytes here and sealed in every level.
+def digest(key: str) -> bytes:
+    """The 16 bytes under which the levels keep what is under `key` here."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
-    A value is sealed once, with `compression` where that makes it smaller, and every level, the first
-    included, keeps those bytes. Each level counts the life of a value from when it got it. What was read or
+
+class TieredCache:
+    """Cache levels by name, the fastest first. Keys are texts and values plain bytes here.
+
+    The levels, the first included, keep digests of the keys, and values sealed once, with `compression` where
+    that makes them smaller. Each level counts the life of a value from when it got it. What was read or
     computed before `set`, `invalidate` or `clear` is never stored after it. Safe to use from several threads;
     `patience` is how many seconds `get_or_compute` waits for another thread's computation before it does its
     own.
@@ -26,31 +33,33 @@ class TieredCache:
         self, levels: Mapping[str, Cache], compression: bool = False, patience: float = 30.0
     ) -> None:
         self.levels = dict(levels)
-        self._first = next(iter(self.levels))
-        self._fastest = self.levels[self._first]
+        (self._first, self._fastest), *slower = self.levels.items()
+        self._slower = dict(slower)
         self._compression = compression
         self._patience = patience
-        self._lock = Lock()  # over what follows, and over storing what may have become stale meanwhile
-        self._epoch = 0  # grows when something is set or invalidated
+        # One for each first byte of a digest, over writing any level; taken before the next.
+        self._writing = [Lock() for _ in range(256)]
+        self._lock = Lock()  # over what follows, and over writing the first level; never during I/O
+        self._epoch = 0  # grows when something was set or invalidated, once that is so in every level
         self._landed = 0  # computations completed
-        self._flights: dict[str, Future[tuple[bytes, str]]] = {}
+        self._flights: dict[bytes, Future[tuple[bytes, str]]] = {}
 
     def get(self, key: str) -> tuple[bytes | None, str]:
         """The value and the name of the level that had it, or (None, "miss"); faster levels get a copy."""
-        if (sealed := self._fastest.get(key)) is not None:
-            return codec.unseal(sealed), self._first
-        return self._get_slower(key)
+        return self._get(digest(key))
 
     def set(self, key: str, value: bytes, promote: bool = True) -> None:
         """Keep a value in every level; without `promote` in the first only, and then in no other."""
-        sealed = codec.seal(value, self._compression)
-        with self._lock:
-            self._supersede(key)
-            for name, level in self.levels.items():
-                if promote or name == self._first:
-                    level.set(key, sealed)
+        sealed, entry = codec.seal(value, self._compression), digest(key)
+        with self._writing[entry[0]]:
+            for level in self._slower.values():
+                if promote:
+                    level.set(entry, sealed)
                 else:
-                    level.delete(key)
+                    level.delete(entry)
+            with self._lock:
+                self._supersede(entry)
+                self._fastest.set(entry, sealed)
 
     def get_or_compute(self, key: str, compute: Callable[[], bytes]) -> tuple[bytes, str]:
         """The value and the level that had it, or what `compute` returns and "miss", kept in every level.
@@ -58,16 +67,16 @@ class TieredCache:
         Threads that miss the same key meanwhile wait for the one that looks further and computes. What that
         raises, they all raise; nothing is kept then, and the next call computes anew.
         """
-        landed = self._landed
-        if (sealed := self._fastest.get(key)) is not None:
+        entry, landed = digest(key), self._landed
+        if (sealed := self._fastest.get(entry)) is not None:
             return codec.unseal(sealed), self._first
         with self._lock:
-            flight = self._flights.get(key)
+            flight = self._flights.get(entry)
             if leads := flight is None:
-                flight = self._flights[key] = Future()
+                flight = self._flights[entry] = Future()
             overtaken = landed != self._landed  # by a flight that may have been this key's
         if leads:
-            return self._lead(flight, key, compute, overtaken)
+            return self._lead(flight, entry, compute, overtaken)
         try:
             return flight.result(self._patience)
         except TimeoutError:
@@ -75,18 +84,25 @@ class TieredCache:
 
     def invalidate(self, key: str) -> None:
         """Forget what is under `key` in every level."""
-        with self._lock:
-            self._supersede(key)
-            for level in self.levels.values():
-                level.delete(key)
+        entry = digest(key)
+        with self._writing[entry[0]]:
+            for level in self._slower.values():
+                level.delete(entry)
+            with self._lock:
+                self._supersede(entry)
+                self._fastest.delete(entry)
 
     def clear(self) -> None:
         """Forget everything in every level; the counts stay."""
-        with self._lock:
-            self._epoch += 1
-            self._flights.clear()
-            for level in self.levels.values():
+        with ExitStack() as writing:
+            for lock in self._writing:
+                writing.enter_context(lock)
+            for level in self._slower.values():
                 level.clear()
+            with self._lock:
+                self._epoch += 1
+                self._flights.clear()
+                self._fastest.clear()
 
     def stats(self) -> dict[str, CacheStats]:
         """Counts of each level, by name. A look-up that stops at a level is not counted by slower ones."""
@@ -97,45 +113,54 @@ class TieredCache:
         for level in self.levels.values():
             level.close()
 
-    def _get_slower(self, key: str) -> tuple[bytes | None, str]:
+    def _get(self, entry: bytes) -> tuple[bytes | None, str]:
+        if (sealed := self._fastest.get(entry)) is not None:
+            return codec.unseal(sealed), self._first
+        return self._get_slower(entry)
+
+    def _get_slower(self, entry: bytes) -> tuple[bytes | None, str]:
         epoch = self._epoch
-        faster: list[Cache] = []
-        for name, level in self.levels.items():
-            if level is not self._fastest and (sealed := level.get(key)) is not None:
-                self._store(key, sealed, faster, epoch)
+        missed: list[Cache] = []
+        for name, level in self._slower.items():
+            if (sealed := level.get(entry)) is not None:
+                self._store(entry, sealed, missed, epoch)
                 return codec.unseal(sealed), name
-            faster.append(level)
+            missed.append(level)
         return None, MISS
 
     def _lead(
-        self, flight: Future[tuple[bytes, str]], key: str, compute: Callable[[], bytes], overtaken: bool
+        self, flight: Future[tuple[bytes, str]], entry: bytes, compute: Callable[[], bytes], overtaken: bool
     ) -> tuple[bytes, str]:
         try:
-            value, level = self.get(key) if overtaken else self._get_slower(key)
+            value, level = self._get(entry) if overtaken else self._get_slower(entry)
             if value is None:
                 epoch = self._epoch
                 value = compute()
-                self._store(key, codec.seal(value, self._compression), self.levels.values(), epoch)
+                self._store(entry, codec.seal(value, self._compression), self._slower.values(), epoch)
         except BaseException as error:
-            self._land(flight, key)
+            self._land(flight, entry)
             flight.set_exception(error)
             raise
-        self._land(flight, key)
+        self._land(flight, entry)
         flight.set_result((value, level))
         return value, level
 
-    def _land(self, flight: Future[tuple[bytes, str]], key: str) -> None:
+    def _land(self, flight: Future[tuple[bytes, str]], entry: bytes) -> None:
         with self._lock:
             self._landed += 1
-            if self._flights.get(key) is flight:  # not when it was superseded
-                del self._flights[key]
+            if self._flights.get(entry) is flight:  # not when it was superseded
+                del self._flights[entry]
 
-    def _store(self, key: str, sealed: bytes, levels: Iterable[Cache], epoch: int) -> None:
-        with self._lock:
-            if epoch == self._epoch:
-                for level in levels:
-                    level.set(key, sealed)
+    def _store(self, entry: bytes, sealed: bytes, slower: Iterable[Cache], epoch: int) -> None:
+        """Keep what was found or begun at `epoch` in the first level and in `slower`, unless it is stale."""
+        with self._writing[entry[0]]:
+            with self._lock:
+                if epoch != self._epoch:
+                    return
+                self._fastest.set(entry, sealed)
+            for level in slower:
+                level.set(entry, sealed)
 
-    def _supersede(self, key: str) -> None:
+    def _supersede(self, entry: bytes) -> None:
         self._epoch += 1
-        self._flights.pop(key, None)
+        self._flights.pop(entry, None)

@@ -1,10 +1,12 @@
 import os
 import time
+import tracemalloc
 from threading import Barrier, Event, Thread
 
 import pytest
 
 from brein.cache import CacheConfig, MemoryCache, TieredCache, open_caches
+from brein.cache.tiered import digest
 from brein.errors import ConfigError
 
 
@@ -50,7 +52,7 @@ def missed_by(count, cache):
 
 
 def found_in(levels, key):
-    return [name for name, level in levels.items() if level.get(key) is not None]
+    return [name for name, level in levels.items() if level.get(digest(key)) is not None]
 
 
 # --- look-ups ------------------------------------------------------------------------------------------
@@ -113,6 +115,23 @@ def test_compression_makes_the_values_of_every_level_smaller(levels):
     assert all(stats.stored_bytes < len(words) / 5 for stats in cache.stats().values())
 
 
+def test_any_text_is_a_key(cache):
+    for key in ("", "ü \ud800", "x" * 1000):
+        cache.set(key, key.encode("utf-8", "surrogatepass"))
+    assert cache.get("") == (b"", "l1")
+    assert cache.get("ü \ud800") == ("ü \ud800".encode("utf-8", "surrogatepass"), "l1")
+
+
+def test_a_long_key_takes_no_more_memory_than_a_short_one(cache):
+    tracemalloc.start()
+    for number in range(100):
+        cache.get_or_compute(str(number) * 100_000, lambda: b"1")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert cache.stats()["l1"].entries == 100
+    assert held < 1_000_000
+
+
 # --- computing what is missing -------------------------------------------------------------------------
 
 
@@ -155,6 +174,25 @@ def test_different_keys_are_computed_side_by_side(cache):
         return cache.get_or_compute(str(number), lambda: b"%d" % together.wait(10))[1]
 
     assert in_threads(3, work) == ["miss"] * 3
+
+
+class Together(MemoryCache):
+    """A level whose writes end only when three are under way."""
+
+    def __init__(self, **bounds):
+        super().__init__(**bounds)
+        self.together = Barrier(3)
+
+    def set(self, key, value):
+        self.together.wait(10)
+        super().set(key, value)
+
+
+def test_slower_levels_are_written_side_by_side():
+    cache = TieredCache({"l1": memory(), "l2": memory(Together)})
+    assert in_threads(3, lambda number: cache.set(str(number), b"1")) == [None] * 3
+    assert in_threads(3, lambda number: cache.get_or_compute(f"+{number}", lambda: b"1")[1]) == ["miss"] * 3
+    assert cache.stats()["l2"].entries == 6
 
 
 class Sooner(MemoryCache):
@@ -259,6 +297,30 @@ def test_who_comes_after_a_change_does_not_wait_for_what_began_before_it(cache, 
     assert cache.get("a")[0] == (left or b"fresh")
 
 
+class Overtaken(MemoryCache):
+    """A level in which the thread `overtaking` has time to do so before the next write."""
+
+    overtaking = None
+
+    def set(self, key, value):
+        if (thread := self.overtaking) is not None and not thread.ident:
+            thread.start()
+            thread.join(0.1)
+        super().set(key, value)
+
+
+def test_a_change_during_a_write_to_a_slower_level_is_the_last_word(change):
+    make_stale, left = change
+    levels = {"l1": memory(), "l2": memory(Overtaken), "l3": memory()}
+    cache = TieredCache(levels)
+    thread = levels["l2"].overtaking = Thread(target=make_stale, args=(cache,))
+    assert cache.get_or_compute("a", lambda: b"old") == (b"old", "miss")
+    thread.join(10)
+    for fastest in levels.values():
+        assert cache.get("a")[0] == left
+        fastest.clear()
+
+
 # --- from the configuration ----------------------------------------------------------------------------
 
 
@@ -297,14 +359,34 @@ def test_caches_shrink_in_memory():
     for key in "abcd":
         caches.embedding.set(key, b"x" * 1000)
         caches.search.set(key, os.urandom(1000))
-    assert caches.shrink(2500) == 2 * 2 * 1014
-    assert caches.embedding.stats()["l1"].entries == 2
+    caches.embedding.set("e", b"x" * 1000)
+    assert caches.l1_bytes() == 5 * 1014
+    caches.shrink(2500)
+    assert caches.l1_bytes() == 2 * 1014
+    assert [levels["l1"].entries for levels in caches.stats().values()] == [2, 2]
     caches.close()
 
 
 def test_a_disk_level_without_a_place_is_refused():
     with pytest.raises(ConfigError, match=r"cache\.l3\.path = null: .*; give one"):
         caches_of('{"l3": {"enabled": true}}')
+
+
+def test_a_file_of_the_user_in_the_place_of_a_disk_level_is_refused(tmp_path):
+    (tmp_path / "search.sqlite").write_text("call the dentist")
+    with pytest.raises(ConfigError, match=r"search\.sqlite is not a cache .*; give another cache\.l3\.path"):
+        caches_of(f'{{"l3": {{"enabled": true, "path": "{tmp_path}"}}}}')
+    assert (tmp_path / "search.sqlite").read_text() == "call the dentist"
+
+
+def test_a_damaged_disk_level_in_the_folder_of_the_engine_starts_anew(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "search.sqlite").write_bytes(b"noise" * 1000)
+    caches = caches_of('{"l3": {"enabled": true}}', tmp_path)
+    caches.search.set("a", b"1")
+    caches.search.levels["l1"].clear()
+    assert caches.search.get("a") == (b"1", "l3")
+    caches.close()
 
 
 def test_a_disk_level_goes_where_it_is_told(tmp_path):
