@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from secrets import token_hex
 from threading import RLock
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 from brein import embedding, storage
 from brein.cache import CacheStats, codec, open_caches
 from brein.config import EngineConfig
 from brein.embedding import Embedder
-from brein.errors import ClosedError, ConfigError, DataError, StorageError
+from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
 from brein.records import Document, FloatArray, Hit
@@ -40,7 +42,7 @@ class Engine:
         self._space = json.dumps(embedding.space(config.embedding), sort_keys=True)
         with ExitStack() as opened:  # closes what is open already where the next part cannot be
             if config.path is not None:
-                opened.callback(os.close, _claim(config.path))
+                opened.callback(os.close, storage.claim(config.path))
             self._documents = storage.create(config.storage, config.path)
             opened.callback(self._documents.close)
             self._check_space()
@@ -48,7 +50,7 @@ class Engine:
             opened.callback(self._caches.close)
             self._budget = MemoryBudget(config.memory_limit, self._caches)
             folder = config.path and config.path / "index"
-            self._index = KeptIndex(config.index, self._documents, folder)
+            self._index = KeptIndex(config.index, self._documents, folder, self._budget.make_room)
             self._index.open()
             self._changed()
             self._parts = opened.pop_all()
@@ -77,33 +79,22 @@ class Engine:
         self._check_open()
         if not documents:
             return
-        _check_documents(documents)
+        _check_documents(documents, vectors)
+        self._make_room(documents, None if vectors is None else vectors.shape[-1])
         if vectors is None:
             vectors = self._model.embed([document.text for document in documents])
         ids = [document.id for document in documents]
-        with self._lock:
-            self._check_vectors(len(documents), vectors)
-            self._make_room(documents, vectors)
+        with self._writing():
+            self._index.check_dimension(vectors.shape[1])
             replaced = self._documents.existing(ids)
-            try:
-                self._documents.add(documents, vectors, self._space)
-                self._index.add(ids, vectors, replaced)
-            except BaseException:
-                self._recover()
-                raise
-            self._changed()
+            self._documents.add(documents, vectors, self._space)
+            self._index.add(ids, vectors, replaced)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget the documents with these ids; return how many were there."""
-        self._check_open()
-        with self._lock:
-            try:
-                deleted = self._documents.delete(ids)
-                self._index.remove(ids)
-            except BaseException:
-                self._recover()
-                raise
-            self._changed()
+        with self._writing():
+            deleted = self._documents.delete(ids)
+            self._index.remove(ids)
         return deleted
 
     def search(self, query: str | FloatArray, k: int = 10, where: Where | None = None) -> list[Hit]:
@@ -117,8 +108,8 @@ class Engine:
             DataError: k is below 1, the text is empty, the filter malformed, or the vector's shape wrong.
         """
         self._check_open()
-        if k < 1:
-            raise DataError(f"k = {k}: must be at least 1")
+        if not isinstance(k, int) or k < 1:
+            raise DataError(f"k = {k!r}: must be an integer of at least 1")
         if not isinstance(query, str):
             return self._nearest(query, k, where)
         if not query.strip():
@@ -130,16 +121,36 @@ class Engine:
             return codec.encode_hits(hits)
 
         # Whatever changes a result changes what is looked up, so none is found after it in any level.
-        key = json.dumps([self._state, k, where and dict(where), query])
+        key = json.dumps([self._state, k, storage.canonical(where), query])
         return codec.decode_hits(self._caches.search.get_or_compute(key, compute)[0])
 
     def get(self, id_: str) -> Document | None:
         """The document with this id, or None."""
-        self._check_open()
-        return self._documents.get(id_)
+        with self._reading():
+            return self._documents.get(id_)
+
+    def query(
+        self,
+        fields: Sequence[str],
+        where: Where | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[tuple[Any, ...]]:
+        """Rows of fields of the documents that fulfil `where`: see `brein.storage.DocumentStore.query`."""
+        with self._reading():
+            return self._documents.query(fields, where, order_by, limit, offset)
+
+    def aggregate(
+        self, functions: Sequence[tuple[str, str]], where: Where | None = None, group_by: Sequence[str] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Counts, sums, extremes and means of fields: see `brein.storage.DocumentStore.aggregate`."""
+        with self._reading():
+            return self._documents.aggregate(functions, where, group_by)
 
     def __len__(self) -> int:
-        return len(self._documents)
+        with self._reading():
+            return len(self._documents)
 
     def retune(self, config: IndexConfig) -> None:
         """Change query parameters of the index (nprobe, efSearch, k_factor, …) without rebuilding it.
@@ -147,8 +158,7 @@ class Engine:
         Raises:
             ConfigError: `config` differs from the index's in a build parameter.
         """
-        self._check_open()
-        with self._lock:
+        with self._reading():
             self._index.retune(config)
             self.config = self.config.model_copy(update={"index": config})
             self._changed()
@@ -159,8 +169,8 @@ class Engine:
         Raises:
             StorageError: the folder is not empty or cannot be written.
         """
-        self._check_open()
-        self._documents.backup(folder)
+        with self._reading():
+            self._documents.backup(folder)
 
     def cache_stats(self) -> dict[str, dict[str, CacheStats]]:
         """Counts of each cache, by its name and its level's."""
@@ -173,6 +183,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Load the model now instead of at the first text."""
+        self._check_open()
         self._model.embed(["warm up"])
 
     def close(self) -> None:
@@ -183,6 +194,7 @@ class Engine:
             self._closed = True
             with self._parts:
                 self._index.save()
+            self._index.drop()
 
     def __enter__(self) -> Self:
         return self
@@ -207,9 +219,9 @@ class Engine:
         return codec.decode_vector(data)
 
     def _nearest(self, vector: FloatArray, k: int, where: Where | None) -> list[Hit]:
-        if vector.ndim != 1:
-            raise DataError(f"a query vector has shape (d,); got {vector.shape}")
-        with self._lock:
+        if vector.ndim != 1 or not np.isfinite(vector).all():
+            raise DataError(f"a query vector is finite and of shape (d,); got {vector!r}")
+        with self._reading():
             among = None if where is None else self._documents.find(where)
             scores, ids = self._index.search(vector, k, among)
             texts = self._documents.texts(ids)
@@ -217,28 +229,57 @@ class Engine:
 
     def _changed(self) -> None:
         """Name the state that results belong to from now on."""
-        state = [self._documents.identity, self._documents.version, self.config.index.model_dump(mode="json")]
+        self._version = self._documents.version
+        state = [self._documents.identity, self._version, self.config.index.model_dump(mode="json")]
         self._state = blake2b(json.dumps(state).encode(), digest_size=16).hexdigest()
         self._caches.search.levels["l1"].clear()  # what it holds is never asked for again
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Have index and store to oneself."""
+        with self._lock:
+            self._check_open()
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Have index and store to oneself; the index follows what is stored of a write that failed."""
+        with self._reading():
+            try:
+                yield
+            except BaseException:
+                self._recover()
+                raise
+            self._changed()
+
     def _recover(self) -> None:
-        """After a write that failed: whatever of it is stored, let the index follow the documents."""
-        self._index.drop()
-        self._changed()
+        try:
+            if self._documents.version == self._version:
+                return  # nothing was written
+            self._index.drop()
+            self._changed()
+        except StorageError:  # what is stored cannot be told now: the caller hears why the write failed
+            self._index.drop()
+            self._state = token_hex()
 
-    def _make_room(self, documents: Sequence[Document], vectors: FloatArray) -> None:
-        text = sum(len(document.text) for document in documents)
-        work = 3 * (vectors.nbytes + 4 * text)  # prepared, encoded and written
-        needed = work + self._index.bytes_to_grow(len(documents), vectors.shape[1])
-        self._budget.make_room(needed, f"ingesting {len(documents):,} documents", self._index.compact)
-
-    def _check_vectors(self, count: int, vectors: FloatArray) -> None:
-        if vectors.ndim != 2 or len(vectors) != count:
-            raise DataError(f"{count} documents take vectors of shape ({count}, d); got {vectors.shape}")
-        self._index.check_dimension(vectors.shape[1])
+    def _make_room(self, documents: Sequence[Document], dimension: int | None) -> None:
+        if self._budget.limit is None:
+            return
+        with self._reading():
+            dimension = dimension or self._documents.dimension or self._model.dimension
+            text = sum(len(document.text) + len(str(document.metadata)) for document in documents)
+            work = 3 * (4 * dimension * len(documents) + 4 * text)  # prepared, encoded and written
+            needed = work + self._index.bytes_to_add(len(documents), dimension)
+            purpose = f"ingesting {len(documents):,} documents"
+            try:
+                self._budget.make_room(needed, purpose)
+            except MemoryLimitError:
+                if not self._index.compact():
+                    raise
+                self._budget.make_room(needed, purpose)
 
     def _check_space(self) -> None:
-        if len(self._documents) and self._documents.space != self._space:
+        if self._documents.dimension is not None and self._documents.space != self._space:
             raise ConfigError(
                 f"the documents in {self.config.path} were embedded in the space {self._documents.space}, "
                 f"the configured one is {self._space}; configure that embedding, or use another path"
@@ -249,22 +290,8 @@ class Engine:
             raise ClosedError("the engine is closed; open it again")
 
 
-def _claim(path: Path) -> int:
-    """Make the folder and lock it for this engine; the lock ends with the process, however that ends."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise StorageError(f"path = {path}: {error.strerror}; choose a folder you can write") from None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(folder)
-        raise StorageError(f"path = {path} is open in another engine; close that one first") from None
-    return folder
-
-
-def _check_documents(documents: Sequence[Document]) -> None:
+def _check_documents(documents: Sequence[Document], vectors: FloatArray | None) -> None:
+    storage.check(documents, vectors)
     seen: set[str] = set()
     for document in documents:
         if not document.id or not document.text.strip():
@@ -272,7 +299,3 @@ def _check_documents(documents: Sequence[Document]) -> None:
         if document.id in seen:
             raise DataError(f"document {document.id!r} is given twice; ids are unique")
         seen.add(document.id)
-        try:
-            document.id.encode(), document.text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"document {document.id!r}: {error.reason} at character {error.start}") from None

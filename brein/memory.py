@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -26,18 +25,14 @@ class MemoryBudget:
         self._caches = caches
         self._misses = 0
 
-    def make_room(self, needed: int, purpose: str, compact: Callable[[], bool]) -> None:
-        """Have `needed` bytes free under the limit: shrink the caches, then let the index `compact` itself.
+    def make_room(self, needed: int, purpose: str) -> None:
+        """Have `needed` bytes free under the limit, shrinking the caches where they are in the way.
 
         Raises:
             MemoryLimitError: that was not enough.
         """
         if self._fits(needed) or self._shrink(needed):
             return
-        if compact():
-            give_back()
-            if self._fits(needed):
-                return
         raise MemoryLimitError(
             f"memory_limit = {self.limit:,} B: the process holds {held():,} B, and {purpose} takes up to "
             f"{needed:,} B more; ingest fewer at once, delete documents, use a compressed index or raise "
@@ -54,7 +49,7 @@ class MemoryBudget:
         return self.limit is None or held() + needed <= self.limit
 
     def _shrink(self, needed: int) -> bool:
-        cached = max(levels["l1"].stored_bytes for levels in self._caches.stats().values())
+        cached = self._caches.l1_bytes()
         for share in (0.5, 0.25, 0.0):
             self._caches.shrink(int(share * cached))
             give_back()

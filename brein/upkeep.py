@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from brein import index
-from brein.errors import ConfigError, DataError, StorageError
+from brein.errors import DataError, StorageError
 from brein.index import Index, IndexConfig
 from brein.index.flat import FlatConfig
 from brein.records import FloatArray
 from brein.storage import DocumentStore
 
 _BATCH = 10_000  # vectors read from the store at once
+_ENOUGH_TO_TELL = 1_000  # vectors from which an index's size tells that of one
 
 
 class KeptIndex:
@@ -27,12 +27,19 @@ class KeptIndex:
     how their memory is given back. As long as there are fewer than it needs to train, an exact one stands in.
     """
 
-    def __init__(self, config: IndexConfig, documents: DocumentStore, folder: Path | None) -> None:
+    def __init__(
+        self,
+        config: IndexConfig,
+        documents: DocumentStore,
+        folder: Path | None,
+        make_room: Callable[[int, str], None],
+    ) -> None:
         self.config = config
         self._documents = documents
         self._folder = folder
+        self._make_room = make_room  # has so many bytes free for a purpose, or raises MemoryLimitError
         self._index: Index | None = None  # None: there are no documents, or it has to be built
-        self._most = 0  # vectors it has held since it was built
+        self._most = self._removed = 0  # vectors it has held at once, and lost, since it was built
         self._saved: str | None = None  # version of the documents that the file belongs to
         self._measured = (0, 0.0)  # vectors, and bytes of one, when its size was last looked at
 
@@ -40,6 +47,7 @@ class KeptIndex:
         """Load the index, or build it."""
         if self._folder is not None:
             version = self._documents.version
+            self._make_room(_bytes_to_load(self._folder, self.config), "loading the index")
             try:
                 self._index = index.load(self.config, self._folder, version)
                 self._most, self._saved = len(self._index), version
@@ -50,7 +58,7 @@ class KeptIndex:
     def add(self, ids: Sequence[str], vectors: FloatArray, replaced: Sequence[str]) -> None:
         """Follow the documents, which hold `ids` now; those of `replaced` they held before."""
         if self._index is not None:
-            self._index.remove(replaced)
+            self._removed += self._index.remove(replaced)
             if not self._too_small_for(len(self._index) + len(ids)):
                 self._index.add(ids, vectors)
                 self._most = max(self._most, len(self._index))
@@ -65,7 +73,7 @@ class KeptIndex:
         if 2 * (len(self._index) - gone) < self._most:
             self.drop()  # the next to need it builds it
         else:
-            self._index.remove(ids)
+            self._removed += self._index.remove(ids)
 
     def search(
         self, query: FloatArray, k: int, among: Collection[str] | None
@@ -83,11 +91,7 @@ class KeptIndex:
         Raises:
             ConfigError: a build parameter differs.
         """
-        if config.build_parameters != self.config.build_parameters:
-            raise ConfigError(
-                f"index is {self.config.build_parameters}, asked for {config.build_parameters}; these need a "
-                "rebuild: open the engine with them"
-            )
+        self.config.check_same_build(config)
         if self._index is not None and not self._stands_in:
             self._index.retune(config)
         self.config = config
@@ -97,8 +101,8 @@ class KeptIndex:
         self._index = None
 
     def compact(self) -> bool:
-        """Build anew where vectors have gone since the last time, which frees what they took."""
-        if self._index is None or len(self._index) == self._most:
+        """Build anew where many vectors have gone since the last time, which frees what they took."""
+        if self._index is None or 10 * self._removed < self._most:
             return False
         self.drop()
         self._current()
@@ -120,14 +124,24 @@ class KeptIndex:
         elif dimension != self._index.dimension:
             raise DataError(f"vectors have {dimension} components; this engine's {self._index.dimension}")
 
-    def bytes_to_grow(self, count: int, dimension: int) -> int:
+    def bytes_to_add(self, count: int, dimension: int) -> int:
         """Most bytes that adding `count` vectors takes for a moment: FAISS copies an array that grows, and a
-        rebuild holds two indexes."""
+        build holds two indexes and what it learns from."""
         there = 0 if self._index is None else len(self._index)
-        if self._index is not None and there >= 2 * self._measured[0]:
-            self._measured = (there, sum(self._index.footprint().resident.values()) / max(1, there))
-        each = self._measured[1] or 4 * dimension + 512
-        return int((there + 2 * count) * each)
+        grown = (there + 2 * count) * self._bytes_each(dimension)
+        if self._index is None or self._too_small_for(there + count):
+            grown += self._bytes_to_learn(there + count, dimension)
+        return int(grown)
+
+    def _bytes_each(self, dimension: int) -> float:
+        there = 0 if self._index is None else len(self._index)
+        if self._index is not None and there >= max(_ENOUGH_TO_TELL, 2 * self._measured[0]):
+            self._measured = (there, sum(self._index.footprint().resident.values()) / there)
+        return self._measured[1] or 4 * dimension + 512
+
+    def _bytes_to_learn(self, count: int, dimension: int) -> int:
+        """The sample, prepared, as FAISS arranges it, and a batch of vectors on its way to the index."""
+        return 16 * dimension * (min(count, self.config.training_maximum) + min(count, _BATCH))
 
     # --- building -----------------------------------------------------------------------------------
 
@@ -150,20 +164,33 @@ class KeptIndex:
         if dimension is None:
             return None
         count = len(self._documents)
+        needed = count * self._bytes_each(dimension) + self._bytes_to_learn(count, dimension)
+        self._make_room(int(needed), f"building the index of {count:,} documents")
         enough = count >= self.config.training_minimum[0]
         config = self.config if enough else FlatConfig(metric=self.config.metric)
         made = index.create(config, dimension)
         if not made.is_trained:
-            made.train(self._sample(count, config.training_maximum))
+            made.train(self._sample(count, dimension))
         for ids, vectors in self._documents.vector_batches(_BATCH):
             made.add(ids, vectors)
-        self._most = count
+        self._most, self._removed = count, 0
         return made
 
-    def _sample(self, count: int, most: int) -> FloatArray:
-        """Up to `most` of the stored vectors, drawn at random."""
-        if count <= most:
-            return self._documents.vectors()[1]
-        ids = [row[0] for row in chain.from_iterable(self._documents.pages("id", _BATCH))]
-        chosen = np.random.default_rng(0).choice(count, most, replace=False)
-        return self._documents.vectors([ids[n] for n in np.sort(chosen)])[1]
+    def _sample(self, count: int, dimension: int) -> FloatArray:
+        """As many of the stored vectors as are learnt from, drawn at random."""
+        most = min(count, self.config.training_maximum)
+        chosen = np.zeros(count, dtype=bool)
+        chosen[np.random.default_rng(0).choice(count, most, replace=False)] = True
+        sample = np.empty((most, dimension), dtype=np.float32)
+        read = kept = 0
+        for ids, vectors in self._documents.vector_batches(_BATCH):
+            wanted = vectors[chosen[read : read + len(ids)]]
+            sample[kept : kept + len(wanted)] = wanted
+            read, kept = read + len(ids), kept + len(wanted)
+        return sample
+
+
+def _bytes_to_load(folder: Path, config: IndexConfig) -> int:
+    if config.memory_map:
+        return 0
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

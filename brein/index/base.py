@@ -48,6 +48,14 @@ class IndexConfig(Settings):
         """Most vectors the index learns from; a larger set is sampled."""
         return 0
 
+    def check_same_build(self, other: IndexConfig) -> None:
+        """Raise ConfigError where an index with these parameters cannot take over those of `other`."""
+        if other.build_parameters != self.build_parameters:
+            raise ConfigError(
+                f"index was built with {self.build_parameters}, asked for {other.build_parameters}; "
+                "these need a rebuild"
+            )
+
     @property
     def build_parameters(self) -> dict[str, Any]:
         """Everything a built index depends on; two equal ones can share one index."""
@@ -246,11 +254,7 @@ class Index(ABC):
         Raises:
             ConfigError: `config` differs in a build parameter.
         """
-        if config.build_parameters != self.config.build_parameters:
-            raise ConfigError(
-                f"index was built with {self.config.build_parameters}, asked for {config.build_parameters}; "
-                "these need a rebuild"
-            )
+        self.config.check_same_build(config)
         self._tune(config)
         self.config = config
 

@@ -1,9 +1,5 @@
 """The engine through its front door, with every index kind; hashed words stand in for the model."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -122,34 +118,6 @@ def test_the_index_is_rebuilt_when_its_file_is_unusable(config, damage):
         assert second.search(DOCUMENTS[23].text, 3)[0].id == "d23"
 
 
-def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path):
-    program = """
-import sys
-from brein import Document, Engine, EngineConfig
-from pathlib import Path
-parts = {"embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}}
-config = EngineConfig.model_validate({"path": Path(sys.argv[1]), **parts})
-engine = Engine.open(config)
-for n in range(10_000):
-    engine.ingest([Document(f"d{n}", f"note {n}")])
-    print(n, flush=True)
-"""
-    child = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    acknowledged = -1
-    for line in child.stdout:
-        acknowledged = int(line)
-        if acknowledged == 25:
-            os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    with Engine.open(config_of(tmp_path)) as engine:
-        assert len(engine) >= acknowledged + 1 >= 26
-        assert all(engine.search(f"note {n}", 1) for n in range(acknowledged + 1))
-        assert len(engine._index._index) == len(engine)
-
-
 def test_caches_answer_and_count(engine):
     for _ in range(3):
         engine.search("river stone", 5)
@@ -173,24 +141,34 @@ def test_cached_hits_equal_computed_ones(engine):
         [Document("a", "  \n")],
         [Document("a", "one"), Document("a", "two")],
         [Document("a", "lone surrogate \ud800")],
+        [Document("a", "text", {"tags": ["nested"]})],
     ],
-    ids=["no id", "no text", "twice", "not storable"],
+    ids=["no id", "no text", "twice", "not storable", "nested metadata"],
 )
 def test_a_bad_document_is_refused_and_nothing_of_its_batch_kept(engine, documents):
+    index = engine._index._index
     with pytest.raises(DataError):
         engine.ingest([Document("fine", "fine"), *documents])
     assert len(engine) == 60
     assert engine.get("fine") is None
+    assert engine._index._index is index, "nothing changed, so nothing has to be built again"
 
 
 def test_a_bad_search_is_refused(engine):
-    for query, k in (("", 5), ("   ", 5), ("river", 0), (np.ones(3, np.float32), 5), (np.ones((1, 64)), 5)):
+    vectors = (np.ones(3, np.float32), np.ones((1, 64)), np.full(64, np.nan, np.float32))
+    for query, k in (("", 5), ("   ", 5), ("river", 0), ("river", 2.5), *((vector, 5) for vector in vectors)):
         with pytest.raises(DataError):
             engine.search(query, k)
+    for where in (5, "abc", {"n": {1, 2}}, {"n": b"x"}, {"n": object()}):
+        for query in ("river", np.ones(64, np.float32)):
+            with pytest.raises(DataError):
+                engine.search(query, 5, where)
 
 
 def test_vectors_of_the_wrong_shape_are_refused_and_nothing_kept(engine):
-    for vectors in (np.ones((1, 3), np.float32), np.ones(64, np.float32), np.ones((2, 64), np.float32)):
+    not_a_number = np.full((1, 64), np.nan, dtype=np.float32)
+    wrong = (np.ones((1, 3), np.float32), np.ones(64, np.float32), np.ones((2, 64), np.float32), not_a_number)
+    for vectors in wrong:
         with pytest.raises(DataError):
             engine.ingest([Document("a", "text")], vectors)
     assert len(engine) == 60
@@ -236,6 +214,14 @@ def test_a_filtered_result_follows_the_metadata(engine):
     assert ids(engine.search("river", 3, {"n": 4})) == ["d4"]
     engine.ingest([Document("d4", DOCUMENTS[4].text, {"n": 400}), Document("d9", "river", {"n": 4})])
     assert ids(engine.search("river", 3, {"n": 4})) == ["d9"]
+
+
+def test_documents_are_asked_about_over_all_shards(engine):
+    assert engine.query(["id", "metadata.n"], {"n": {"lt": 30}}, order_by=["-metadata.n"], limit=2) == [
+        ("d29", 29),
+        ("d28", 28),
+    ]
+    assert engine.aggregate([("count", "id"), ("avg", "metadata.n")], {"n": {"gte": 50}}) == [(10, 54.5)]
 
 
 @pytest.mark.parametrize("storage", [{}, {"shards": 3}], ids=["plain", "sharded"])
@@ -332,7 +318,15 @@ def test_in_memory_without_a_path():
 def test_a_closed_engine_says_so(engine):
     engine.close()
     engine.close()
-    for use in (lambda: engine.search("x"), lambda: engine.ingest(DOCUMENTS), lambda: engine.delete(["a"])):
+    uses = (
+        lambda: engine.search("x"),
+        lambda: engine.ingest(DOCUMENTS),
+        lambda: engine.delete(["a"]),
+        lambda: engine.get("a"),
+        lambda: len(engine),
+        lambda: engine.query(["id"]),
+    )
+    for use in uses:
         with pytest.raises(ClosedError):
             use()
 

@@ -1,6 +1,7 @@
 """`memory_limit`: caches shrink, then ingestion is refused, and the process lives, under real limits."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,15 +15,24 @@ from brein.memory import give_back, held
 MIB = 1024**2
 HASHING = {"kind": "hashing", "dimension": 384}
 CHILD = """
-import json, resource, sys
+import json, resource, sys, threading
 limit = json.loads(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_DATA, (limit["system"], limit["system"]))
 import numpy as np
 from pathlib import Path
 from brein import Document, Engine, EngineConfig
 from brein.errors import MemoryLimitError
+from brein.memory import held
 config = EngineConfig.model_validate({"path": Path(sys.argv[1]), **limit["config"]})
 random = np.random.default_rng(0)
+peak, done = 0, threading.Event()
+
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, held())
+
+threading.Thread(target=watch, daemon=True).start()
 stored = refused = 0
 with Engine.open(config) as engine:
     engine.warm_up()
@@ -46,6 +56,7 @@ with Engine.open(config) as engine:
         facts["after"] = len(engine)
 status = Path("/proc/self/status").read_text()
 facts["peak"] = 1024 * int(status.split("VmHWM:")[1].split()[0])
+facts["anonymous_peak"] = peak
 print(json.dumps(facts))
 """
 
@@ -80,6 +91,56 @@ def test_caches_shrink_before_a_document_is_refused(tmp_path):
             engine.ingest([Document(f"c{n}", "word") for n in range(100)], wide)
         assert engine.get("c0") is None
         assert len(engine) == 101
+
+
+def test_what_a_document_carries_counts(tmp_path):
+    config = EngineConfig.model_validate({"path": tmp_path, "embedding": HASHING, "memory_limit": 4096 * MIB})
+    with Engine.open(config) as engine:
+        engine._budget.limit = held() + 20 * MIB
+        for document in (Document("a", "word " * 2 * MIB), Document("a", "word", {"note": "x" * 9 * MIB})):
+            with pytest.raises(MemoryLimitError, match="ingesting 1 documents"):
+                engine.ingest([document])
+        engine._budget.limit = held() + 20 * MIB
+        engine.ingest([Document("a", "word", {"note": "x" * MIB})])
+
+
+@pytest.mark.slow
+def test_an_index_that_does_not_fit_is_neither_loaded_nor_built(tmp_path):
+    config = EngineConfig.model_validate(
+        {"path": tmp_path, "embedding": HASHING, "index": {"kind": "IndexFlat"}}
+    )
+    vectors = np.random.default_rng(0).normal(size=(10_000, 384)).astype(np.float32)
+    with Engine.open(config) as engine:
+        engine.ingest([Document(f"d{n}", "word") for n in range(10_000)], vectors)
+    del vectors
+    give_back()
+    small = config.model_copy(update={"memory_limit": held() + 5 * MIB})
+    with pytest.raises(MemoryLimitError, match="loading the index"):
+        Engine.open(small)
+    shutil.rmtree(tmp_path / "index")
+    with pytest.raises(MemoryLimitError, match="building the index of 10,000 documents"):
+        Engine.open(small)
+    with Engine.open(config) as engine:
+        assert len(engine) == 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"kind": "IndexPQ", "M": 48},
+        {"kind": "IndexIVFFlat", "nlist": 64, "nprobe": 8},
+        {"kind": "IndexHNSWSQ", "M": 8, "efConstruction": 20},
+    ],
+    ids=lambda index: index["kind"],
+)
+def test_training_and_growing_stay_under_the_limit(tmp_path, index):
+    limit = 230 * MIB
+    config = {"embedding": HASHING, "index": index, "memory_limit": limit}
+    facts = run(tmp_path, 2048 * MIB, config, 40_000)
+    assert facts["anonymous_peak"] <= limit
+    assert facts["stored"] > 5000
+    assert facts["length"] == facts["stored"]
 
 
 @pytest.mark.slow
