@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -70,9 +71,11 @@ class FaissStructure(Structure[Config]):
         self, queries: FloatArray, k: int, among: LabelArray | None = None
     ) -> tuple[FloatArray, LabelArray]:
         """The `k` nearest of each query: scores (m, k), and labels (m, k) padded with −1."""
-        if among is None:
-            return on_few_threads(queries, lambda: self._search_all(queries, k))
-        return on_few_threads(queries, lambda: self._search_among(queries, k, among))
+        # With more threads FAISS splits the database of a single query, which is slower and dearer.
+        with one_thread() if len(queries) == 1 else nullcontext():
+            if among is None:
+                return self._search_all(queries, k)
+            return self._search_among(queries, k, among)
 
     def _search_all(self, queries: FloatArray, k: int) -> tuple[FloatArray, LabelArray]:
         scores, labels = self._faiss.search(queries, k)
@@ -127,24 +130,19 @@ class FaissStructure(Structure[Config]):
             self._apply()
 
 
-def on_few_threads(
-    queries: FloatArray, search: Callable[[], tuple[FloatArray, LabelArray]]
-) -> tuple[FloatArray, LabelArray]:
-    """Run a search of one query on one thread, of more on all.
-
-    With more threads FAISS splits the database of a single query, which is slower and dearer. The setting
-    belongs to the calling thread, and torch may share it: it is put back.
-    """
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have FAISS work on the calling thread alone; the setting, which torch may share, is put back."""
     import faiss
 
     threads = faiss.omp_get_max_threads()
-    if threads == 1 or len(queries) > 1:
-        return search()
-    faiss.omp_set_num_threads(1)
+    if threads > 1:
+        faiss.omp_set_num_threads(1)
     try:
-        return search()
+        yield
     finally:
-        faiss.omp_set_num_threads(threads)
+        if threads > 1:
+            faiss.omp_set_num_threads(threads)
 
 
 def labels_by_row(index: Any) -> LabelArray:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from brein.errors import StorageError
 from brein.index.base import Footprint, IndexConfig, LabelArray, Structure, nothing_found
-from brein.index.family import nearest_among, scores_of
+from brein.index.family import nearest_among, one_thread, scores_of
 from brein.index.hnsw import HNSWSQConfig, HNSWSQStructure
 from brein.index.ivf import IVFPQConfig, IVFPQStructure, IVFScalarQuantizerConfig, IVFScalarQuantizerStructure
 from brein.index.pq import PQConfig, PQFastScanConfig, PQFastScanStructure, PQStructure
@@ -143,6 +143,10 @@ class RefinedStructure(Structure[RefineConfig]):
         if among is not None and len(among) <= _COMPARE_ALL:
             return nearest_among(queries, k, self.config.metric, among, self._better.get)
         _, candidates = self._first.search(queries, k * self.config.k_factor, among)
+        with one_thread():  # a few hundred vectors are decoded sooner than other threads wake up
+            return self._ordered(queries, k, candidates)
+
+    def _ordered(self, queries: FloatArray, k: int, candidates: LabelArray) -> tuple[FloatArray, LabelArray]:
         scores, labels = nothing_found(len(queries), k, self.config.metric)
         for row, query in enumerate(queries):
             found = candidates[row][candidates[row] >= 0]
