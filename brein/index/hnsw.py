@@ -75,6 +75,8 @@ class _GraphStructure(FaissStructure[Graph]):
     when `rebuild_at` of the rows are so, the graph is built anew from the others.
     """
 
+    _MAPPED: ClassVar[frozenset[str]] = frozenset({"codes", "links"})
+
     def _make(self) -> Any:
         import faiss
 
@@ -178,8 +180,12 @@ class _GraphStructure(FaissStructure[Graph]):
 
         graph = inner(self._faiss)
         storage = faiss.downcast_index(graph.storage)
-        links = 4 * graph.hnsw.neighbors.size() + 8 * graph.hnsw.offsets.size() + 4 * graph.hnsw.levels.size()
-        return {"codes": graph.ntotal * storage.code_size, "links": links, "ids": 8 * graph.ntotal}
+        where = 8 * graph.hnsw.offsets.size() + 4 * graph.hnsw.levels.size()  # of a vertex's links
+        return {
+            "codes": graph.ntotal * storage.code_size,
+            "links": 4 * graph.hnsw.neighbors.size() + where,
+            "ids": 8 * graph.ntotal,
+        }
 
 
 class HNSWStructure(_GraphStructure[HNSWConfig]):

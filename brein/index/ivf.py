@@ -22,7 +22,7 @@ from brein.records import FloatArray
 
 
 class IVFConfig(IndexConfig):
-    """Parameters of every inverted file; the defaults are the performance guide's."""
+    """Parameters of every inverted file."""
 
     QUERY_PARAMETERS: ClassVar[frozenset[str]] = frozenset({"nprobe", "device"})
 
@@ -47,7 +47,7 @@ class IVFConfig(IndexConfig):
 
 
 class IVFFlatConfig(IVFConfig):
-    """An inverted file of whole vectors."""
+    """An inverted file of whole vectors; the defaults are the performance guide's."""
 
     kind: Literal["IndexIVFFlat"] = "IndexIVFFlat"
     device: gpu.Device = Field("cpu", description=gpu.DEVICE)
@@ -57,6 +57,7 @@ class IVFScalarQuantizerConfig(IVFConfig):
     """An inverted file of components in a few bits each."""
 
     kind: Literal["IndexIVFScalarQuantizer"] = "IndexIVFScalarQuantizer"
+    nprobe: int = Field(10, ge=1, description="lists visited by a search, at most nlist")
     qtype: QType = Field("QT_8bit", description="how a component is coded, in FAISS's names")
 
     @property
@@ -69,7 +70,9 @@ class IVFPQConfig(IVFConfig):
     """An inverted file of product codes of residuals."""
 
     kind: Literal["IndexIVFPQ"] = "IndexIVFPQ"
-    M: int = Field(48, ge=1, le=65_536, description="sub-quantisers; must divide the dimension")
+    nlist: int = Field(256, ge=1, le=1_000_000, description="number of inverted lists")
+    nprobe: int = Field(16, ge=1, description="lists visited by a search, at most nlist")
+    M: int = Field(64, ge=1, le=65_536, description="sub-quantisers; must divide the dimension")
     nbits: int = Field(8, ge=1, le=16, description="bits of one code")
     device: gpu.Device = Field("cpu", description=gpu.DEVICE)
 

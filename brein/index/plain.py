@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class PlainIndex(Index):
 
     def __contains__(self, id_: object) -> bool:
         return id_ in self._labels
+
+    def ids(self) -> Iterator[str]:
+        """Every id."""
+        return iter(self._labels)
 
     @property
     def is_trained(self) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from brein.errors import StorageError
@@ -78,6 +79,8 @@ class RefineConfig(IndexConfig):
             raise ValueError(f"first.metric = {self.first.metric!r}: must be metric = {self.metric!r}")
         if self.first.shards != 1:
             raise ValueError(f"first.shards = {self.first.shards}: must be 1; set shards of the whole")
+        if self.first.memory_map:
+            raise ValueError("first.memory_map = True: must be False; set memory_map of the whole")
         return self
 
     @property
@@ -96,7 +99,10 @@ class RefineConfig(IndexConfig):
     @property
     def build_parameters(self) -> dict[str, Any]:
         """Everything a built index depends on."""
-        return {**super().build_parameters, "first": self.first.build_parameters}
+        own = {**super().build_parameters, "first": self.first.build_parameters}
+        if self.place == "disk":  # whole vectors are not coded
+            del own["qtype"], own["clusters"]
+        return own
 
 
 class RefinedStructure(Structure[RefineConfig]):
@@ -237,10 +243,13 @@ class _Coded(_Better):
         self._quantizer = VectorQuantizer(clusters, dimension) if clusters else None
         self._codes = np.empty((0, self._codec.code_size), dtype=np.uint8)
         self._clusters = np.empty(0, dtype=np.uint8 if clusters <= 256 else np.uint16)
+        self._shares = False  # what another has learnt
 
     @property
     def learnt_bytes(self) -> int:  # type: ignore[override]
-        """Bytes of ranges and centroids."""
+        """Bytes of ranges and centroids, where they are its own."""
+        if self._shares:
+            return 0
         ranges = 4 * int(self._codec.sq.trained.size())
         centroids = self._quantizer.centroids if self._quantizer else None
         return ranges + (0 if centroids is None else centroids.nbytes)
@@ -261,23 +270,23 @@ class _Coded(_Better):
     def adopt_training(self, other: _Coded) -> None:
         """Share what `other` has learnt."""
         self._quantizer, self._codec, self.is_trained = other._quantizer, other._codec, other.is_trained
+        self._shares = True
 
     def _split(self, vectors: FloatArray) -> tuple[Any, FloatArray]:
         if self._quantizer is None:
-            return 0, vectors
+            return None, vectors
         clusters, residuals = self._quantizer.quantize_batch(vectors)
         return clusters, residuals.astype(np.float32)
 
     def put(self, labels: LabelArray, vectors: FloatArray) -> None:
         """Code and keep."""
         self._rows = max(self._rows, int(labels.max()) + 1)
-        if self._rows > len(self._codes):
-            # A quarter more than needed, so that growth copies little; untouched pages take no memory.
-            room = self._rows + self._rows // 4 - len(self._codes)
-            self._codes = np.concatenate([self._codes, np.empty((room, self._codes.shape[1]), np.uint8)])
-            self._clusters = np.concatenate([self._clusters, np.empty(room, self._clusters.dtype)])
-        self._clusters[labels], residuals = self._split(vectors)
+        clusters, residuals = self._split(vectors)
+        self._codes = _with_room(self._codes, self._rows)
         self._codes[labels] = self._codec.sa_encode(residuals)
+        if clusters is not None:
+            self._clusters = _with_room(self._clusters, self._rows)
+            self._clusters[labels] = clusters
 
     def get(self, labels: LabelArray) -> FloatArray:
         """Decode."""
@@ -305,8 +314,21 @@ class _Coded(_Better):
         self._clusters = np.load(folder / "clusters.npy", allow_pickle=False)
         if self._quantizer is not None and (folder / "centroids.npy").exists():
             self._quantizer = VectorQuantizer.load(folder / "centroids.npy")
+        self._shares = False
         self._rows = len(self._codes)
         self.is_trained = bool(self._codec.is_trained)
+
+
+def _with_room(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """The array with at least so many rows: a quarter more, so that growth copies little.
+
+    The spare rows are not written to, so the system gives them no memory yet.
+    """
+    if rows <= len(array):
+        return array
+    grown = np.empty((rows + rows // 4, *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown
 
 
 class _Whole(_Better):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -39,7 +38,7 @@ class ShardedIndex(Index):
         self._order: dict[str, int] = {}  # by id, when it was added
         self._next = 0
         self._pool = ThreadPoolExecutor(
-            min(config.shards, os.cpu_count() or 1), "shard", initializer=_search_on_one_thread
+            min(config.shards, _threads()), "shard", initializer=_search_on_one_thread
         )
 
     def _empty(self) -> PlainIndex:
@@ -178,7 +177,8 @@ class ShardedIndex(Index):
         for number, shard in enumerate(self.shards):
             shard.read(folder / f"shard-{number}", facts["shards"][number])
         ids = json.loads((folder / "order.json").read_bytes())
-        self._order, self._next = {id_: n for n, id_ in enumerate(ids)}, len(ids)
+        known = {id_: id_ for shard in self.shards for id_ in shard.ids()}  # each text once in memory
+        self._order, self._next = {known[id_]: n for n, id_ in enumerate(ids)}, len(ids)
         self.trained_on = facts["trained_on"]
 
     def _in_all(self, work: Callable[[int], Result]) -> list[Result]:
@@ -195,6 +195,13 @@ def _with_metric(config: IndexConfig, metric: str) -> IndexConfig:
     if first is not None:
         changes["first"] = first.model_copy(update={"metric": metric})
     return config.model_copy(update=changes)
+
+
+def _threads() -> int:
+    """How many threads FAISS may use: cores, or what OMP_NUM_THREADS says."""
+    import faiss
+
+    return int(faiss.omp_get_max_threads())
 
 
 def _search_on_one_thread() -> None:
