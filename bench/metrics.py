@@ -135,6 +135,10 @@ def _size(name: str, title: str, series: str) -> Metric:
     return Metric(name, title, "B", "lower", series, _mean, "exact")
 
 
+def _share(name: str, title: str) -> Metric:
+    return Metric(name, title, "", "higher", name, _mean, "share")
+
+
 def _quality(name: str, title: str, series: str, column: str) -> Metric:
     def derive(rows: pd.DataFrame) -> float | None:
         known = rows[column].dropna()
@@ -170,7 +174,8 @@ _MEMORY = (
     ),
     _quality("memory.coding.recall_at_10", "Recall@10 of scalar codes", "memory.coding", "recall_at_10"),
     _size("memory.coding.bytes_per_vector", "Size of a scalar code", "memory.coding"),
-    Metric("memory.cache.hit_rate", "Cache hit rate", "", "higher", "memory.cache.answered", _mean, "share"),
+    _share("memory.cache.answered", "Requests answered by a cache level"),
+    _share("memory.cache.hit_rate", "Hit rate of a cache level"),
     *_latency("memory.cache.latency", "Cache latency", "memory.cache", 95),
     _per_second("memory.storage.write_rate", "Documents written", "documents", "memory.storage.write"),
     _per_second("memory.storage.read_rate", "Documents read", "documents", "memory.storage.read"),

@@ -23,7 +23,8 @@ _TABLES = {
         "memory.shards.cost": "of one shard's",
     },
     "Cache, by the level that answers": {
-        "memory.cache.hit_rate": "requests answered",
+        "memory.cache.answered": "requests answered",
+        "memory.cache.hit_rate": "hits of look-ups",
         "memory.cache.latency.mean": "mean latency",
         "memory.cache.latency.p95": "p95",
     },
@@ -36,6 +37,7 @@ _TABLES = {
         "memory.coding.recall_at_10": "recall@10",
     },
 }
+_ALL = "all"  # the label of what has none: a total
 SHOWN = frozenset(name for columns in _TABLES.values() for name in columns)
 
 
@@ -60,12 +62,13 @@ def _table(title: str, names: dict[str, str], record: RunRecord) -> Table:
         if metric.name in names:
             cells.setdefault(_label(metric), {})[metric.name] = _cell(metric)
     there = [name for name in names if any(name in row for row in cells.values())]
-    rows = [(label, [row.get(name, "") for name in there]) for label, row in cells.items()]
+    totals_last = sorted(cells.items(), key=lambda item: item[0] == _ALL)
+    rows = [(label, [row.get(name, "") for name in there]) for label, row in totals_last]
     return Table(title, [names[name] for name in there], rows)
 
 
 def _label(metric: Measured) -> str:
-    return answer.printable(answer.described(metric.labels)) or "all"
+    return answer.printable(answer.described(metric.labels)) or _ALL
 
 
 def _cell(metric: Measured) -> str:

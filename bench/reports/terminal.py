@@ -24,7 +24,7 @@ _COMPARED = (
     ("codes", "memory.index.bytes_per_vector", "codes"),
     ("refinement", "memory.index.bytes_per_vector", "refinement"),
     ("in memory", "memory.index.bytes_per_vector", None),
-    ("on disk", "memory.index.disk_bytes_per_vector", "refinement"),
+    ("on disk", "memory.index.disk_bytes_per_vector", None),
 )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
+from bench import process
 from bench.artifacts import Store
 from bench.config import ExperimentConfig
 from bench.errors import UsageError
@@ -11,6 +14,7 @@ from bench.record import DatasetFacts
 from bench.workload import embeddings
 from bench.workload.dataset import Dataset, TextDataset, VectorDataset
 from bench.workload.embeddings import Vectors
+from brein import EngineConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,38 @@ class Experiment:
     dataset: Dataset
     memory_vectors: VectorDataset | None
     store: Store
+
+    @property
+    def engine(self) -> EngineConfig:
+        """The engine that trials open, with caches empty at first and nobody else's, free to be cleared.
+
+        L3 lies in the trial's own folder, whatever `cache.l3.path`; L2 is left out where it is a server that
+        others may use (`cache.l2.url`).
+        """
+        engine = self.config.engine
+        l2, l3 = engine.cache.l2, engine.cache.l3
+        own = {
+            "l2": l2.model_copy(update={"enabled": l2.enabled and l2.url is None, "url": None}),
+            "l3": l3.model_copy(update={"path": None}),
+        }
+        return engine.model_copy(update={"cache": engine.cache.model_copy(update=own)})
+
+    @property
+    def caches_left_out(self) -> str:
+        """What a condition adds where `engine` leaves a cache level out, else nothing."""
+        l2 = self.config.cache.l2
+        shared = l2.enabled and l2.url is not None
+        return "; without L2, whose server (cache.l2.url) others may use" if shared else ""
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether the index, or its first pass, is to be searched on a GPU."""
+        index = self.config.index
+        return any(getattr(part, "device", "cpu") == "gpu" for part in (index, getattr(index, "first", None)))
+
+    def lacks_gpu(self) -> bool:
+        """Whether the index is to be searched on a GPU and faiss has none."""
+        return self.wants_gpu and _gpus() == 0
 
     def vector_count(self) -> int:
         """How many vectors the memory suite searches."""
@@ -69,6 +105,19 @@ class Experiment:
             )
         if count < k:
             raise UsageError(f"k = {k}: there are only {count:,} {things}; lower k or take more data")
+
+
+@cache
+def _gpus() -> int:
+    found: int = process.call("bench.suites.base:count_gpus", {}, threads=1)["gpus"]
+    return found
+
+
+def count_gpus(argument: dict[str, Any]) -> dict[str, Any]:
+    """In a child: how many GPUs faiss can use."""
+    from brein.index import gpu
+
+    return {"gpus": gpu.count()}
 
 
 def facts(dataset: Dataset) -> DatasetFacts:

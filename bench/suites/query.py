@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench import process, quality, trial
-from bench.machine import compute_threads, versions
+from bench.machine import compute_threads, faiss
 from bench.suites.base import Experiment
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload.dataset import TextDataset
@@ -36,23 +36,26 @@ def check(experiment: Experiment) -> None:
 
 
 def plan(experiment: Experiment) -> list[Work]:
-    """Make what the trials need, and say what they are."""
+    """Make what the trials need, and say what they are, or that a GPU is missing."""
+    if experiment.lacks_gpu():
+        return [Work(skipped={"query": "needs a GPU"})]
     dataset = experiment.text("query")
     settings = experiment.config.suite.query
     vectors = experiment.embedded(dataset)
     argument = {
-        "engine": experiment.config.engine.model_dump_json(),
+        "engine": experiment.engine.model_dump_json(),
         "folder": str(_ingested(experiment, dataset, vectors)),
         "queries": [[query.id, query.text] for query in dataset.queries],
         "judgements": {query.id: dict(dataset.judgements.get(query.id, {})) for query in dataset.queries},
         "settings": settings.model_dump(mode="json"),
         "scratch": str(experiment.store.scratch()),
     }
+    left_out = experiment.caches_left_out
     among = f"{len(dataset.documents):,} documents"
     conditions = {
-        "query.search cold": f"{len(dataset.queries):,} queries, each once, among {among}",
+        "query.search cold": f"{len(dataset.queries):,} queries, each once, among {among}{left_out}",
         "query.search zipf": f"{settings.requests:,} requests for {len(dataset.queries):,} queries of Zipf "
-        f"exponent {settings.zipf_exponent:g}, among {among}; caches empty at first",
+        f"exponent {settings.zipf_exponent:g}, among {among}; caches empty at first{left_out}",
     }
     plan = Plan("query", "cold and zipf", "bench.suites.query:search", argument)
     return [Work([plan], conditions=conditions)]
@@ -67,7 +70,7 @@ def _ingested(experiment: Experiment, dataset: TextDataset, vectors: Vectors) ->
         "index": config.index.build_parameters,
         "storage": config.storage.model_dump(mode="json"),
         "formats": [storage.FORMAT, index.FORMAT],
-        "faiss": versions()["faiss-cpu"],
+        "faiss": faiss(),
     }
 
     def build(folder: Path) -> None:

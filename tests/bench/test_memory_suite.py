@@ -2,22 +2,27 @@
 
 import json
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench import config
+from bench.artifacts import Store
 from bench.config import SyntheticConfig
 from bench.metrics import derive
+from bench.suites import Experiment, query
 from bench.suites.memory import PARTS, build, cache, coding, search, shards, storage
 from bench.trial import frame
 from bench.workload import prose, synthetic, truth
-from brein import EngineConfig
+from bench.workload.dataset import TextDataset
+from brein import Document, EngineConfig
 from brein.cache import CacheConfig, DiskConfig, RedisConfig
 from brein.cache import SearchCacheConfig as SearchConfig
+from brein.index import gpu
 from brein.index.flat import FlatConfig
 from brein.index.ivf import IVFFlatConfig
-from brein.index.refined import RefineConfig
 
 VECTORS, QUERIES, DIMENSION = 600, 40, 32
 SETTINGS = {
@@ -107,13 +112,7 @@ def test_recall_is_of_what_was_found(source, tmp_path):
 
 
 def test_an_index_is_weighed_by_part_and_centroids_are_projected_once(source, tmp_path):
-    folder = tmp_path / "index"
-    built(source, folder, IVFFlatConfig(nlist=50))
-    known, when = build.samples(folder)
-    sizes = {
-        (m.name, *m.labels.values()): m.value
-        for m in derive(frame([{"suite": "memory", "repeat": 0, **row} for s in known for row in s.rows]))
-    }
+    sizes, _ = searched(source, tmp_path, IVFFlatConfig(nlist=50))
     total, centroids = sizes["memory.index.bytes_per_vector",], 50 * DIMENSION * 4
     parts = {part: sizes["memory.index.bytes_per_vector", part] for part in ("codes", "ids", "centroids")}
     assert parts["codes"] == 4 * DIMENSION
@@ -121,7 +120,13 @@ def test_an_index_is_weighed_by_part_and_centroids_are_projected_once(source, tm
     assert sum(parts.values()) == pytest.approx(total)
     once = parts["centroids"] * VECTORS
     assert sizes["memory.index.bytes_per_million",] == pytest.approx(once + 1e6 * (total - once / VECTORS))
-    assert sizes["memory.index.build_time",] > 0
+
+
+def test_a_build_is_timed_once(source, tmp_path):
+    known, when = build.samples(Path(built(source, tmp_path / "index", FlatConfig())))
+    assert [(row["series"], row["value"] > 0) for samples in known for row in samples.rows] == [
+        ("memory.build", True)
+    ]
     assert when.startswith("built once, ")
 
 
@@ -131,36 +136,90 @@ def test_a_build_on_another_machine_has_no_time(source, tmp_path):
     facts = json.loads((folder / "build.json").read_text())
     (folder / "build.json").write_text(json.dumps({**facts, "machine": "another"}))
     known, when = build.samples(folder)
-    assert not any(row["series"] == "memory.build" for samples in known for row in samples.rows)
+    assert known == []
     assert "on another machine: its time is not shown" in when
 
 
-def test_bytes_on_disk_are_told_apart(source, tmp_path):
-    folder = tmp_path / "index"
-    built(
-        source,
-        folder,
-        RefineConfig.model_validate({"place": "disk", "first": {"kind": "IndexPQFastScan", "M": 8}}),
-    )
-    known, _ = build.samples(folder)
-    on_disk = [row for samples in known for row in samples.rows if row["series"] == "memory.index.disk_bytes"]
-    assert [(row["labels"], row["value"]) for row in on_disk] == [('{"part": "refinement"}', 4.0 * DIMENSION)]
+@pytest.mark.parametrize(
+    ("index", "part"),
+    [
+        (
+            {"kind": "IndexRefine", "place": "disk", "first": {"kind": "IndexPQFastScan", "M": 8}},
+            "refinement",
+        ),
+        ({"kind": "IndexIVFFlat", "nlist": 50, "memory_map": True}, "codes"),
+    ],
+)
+def test_bytes_are_on_disk_where_the_searched_index_leaves_them(source, tmp_path, index, part):
+    found, _ = searched(source, tmp_path, EngineConfig.model_validate({"index": index}).index)
+    on_disk = {name[1:]: size for name, size in found.items() if "disk_bytes" in name[0]}
+    assert on_disk[part,] == 4 * DIMENSION
+    assert on_disk[()] == sum(size for labels, size in on_disk.items() if labels)
+    assert ("memory.index.bytes_per_vector", part) not in found
 
 
 def test_one_level_answers_all_but_the_first_request_for_a_key(tmp_path):
     levels, samples = cached(CacheConfig(), ["l1"], tmp_path)
     stream = cache.zipf_stream(50, 300, 1.0, 5)
-    assert levels == {("memory.cache.hit_rate", "l1"): pytest.approx(1 - len(set(stream.tolist())) / 300)}
-    assert len(samples) == round(300 * levels["memory.cache.hit_rate", "l1"]) + 1
+    answered = pytest.approx(1 - len(set(stream.tolist())) / 300)
+    assert levels == {("memory.cache.answered", "l1"): answered, ("memory.cache.hit_rate", "l1"): answered}
+    assert (samples["series"] == "memory.cache").sum() == round(300 * levels["memory.cache.answered", "l1"])
 
 
 def test_each_of_three_levels_answers_what_the_faster_ones_lost(tmp_path):
     three = CacheConfig(l2=RedisConfig(enabled=True, timeout=5.0), l3=DiskConfig(enabled=True))
-    levels, _ = cached(three, ["l1", "l2", "l3"], tmp_path)
-    assert [name[1] for name in levels] == ["l1", "l2", "l3"]
-    assert all(share > 0 for share in levels.values())
-    assert sum(levels.values()) < 1
+    levels, samples = cached(three, ["l1", "l2", "l3"], tmp_path)
+    answered, hit_rates = (
+        {level: levels[f"memory.cache.{name}", level] for level in ("l1", "l2", "l3")}
+        for name in ("answered", "hit_rate")
+    )
+    assert all(share > 0 for share in answered.values())
+    assert sum(answered.values()) < 1
+    looked_up = 1.0
+    for level, share in answered.items():  # each is asked for what the faster ones did not answer
+        assert hit_rates[level] == pytest.approx(share / looked_up)
+        looked_up -= share
+    starts = samples[samples["labels"] == '{"level": "l1"}'].query("series == 'memory.cache'")["start"]
+    assert starts.is_monotonic_increasing
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_open_caches_that_nobody_shares(tmp_path):
+    shared = experiment(
+        tmp_path, "cache=three_levels", "cache.l2.url=redis://example:1", f"cache.l3.path={tmp_path}"
+    )
+    l2, l3 = shared.engine.cache.l2, shared.engine.cache.l3
+    assert (l2.enabled, l2.url, l3.enabled, l3.path) == (False, None, True, None)
+    work = cache.plan(shared)
+    assert work.plans[0].argument["levels"] == ["l1", "l3"]
+    assert "without L2, whose server (cache.l2.url) others may use" in work.conditions["memory.cache"]
+    private = experiment(tmp_path, "cache=three_levels")
+    assert private.engine == private.config.engine
+    assert "without L2" not in cache.plan(private).conditions["memory.cache"]
+
+
+@pytest.mark.parametrize(
+    "index", [{"kind": "IndexFlat"}, {"kind": "IndexRefine", "first": {"kind": "IndexIVFPQ", "M": 8}}]
+)
+def test_without_a_gpu_what_asks_for_one_is_skipped(tmp_path, index):
+    if gpu.count():
+        pytest.skip("there is a GPU")
+    without = experiment(tmp_path)
+    assert not without.lacks_gpu()
+    (index.get("first") or index)["device"] = "gpu"
+    wanted = EngineConfig.model_validate({"index": index}).index
+    asking = replace(without, config=without.config.model_copy(update={"index": wanted}))
+    for part in (search, shards):
+        assert set(part.plan(asking).skipped.values()) == {"needs a GPU"}
+    assert [work.skipped for work in query.plan(asking)] == [{"query": "needs a GPU"}]
+
+
+def experiment(folder, *overrides):
+    """A composed experiment over documents made up here."""
+    texts = prose.texts(20, 30, seed=1)
+    documents = tuple(Document(str(n), text) for n, text in enumerate(texts))
+    dataset = TextDataset("made up", documents, (), {})
+    return Experiment(config.from_overrides(list(overrides)), dataset, None, Store(folder))
 
 
 def cached(configured, levels, scratch):
@@ -176,7 +235,7 @@ def cached(configured, levels, scratch):
             }
         )
     )
-    return {name: value for name, value in found.items() if name[0] == "memory.cache.hit_rate"}, samples
+    return {name: value for name, value in found.items() if "latency" not in name[0]}, samples
 
 
 def test_levels_that_are_off_are_not_asked():
@@ -209,9 +268,7 @@ def test_the_cost_of_shards_is_over_one_shard_in_the_same_turn(source, tmp_path)
 
 def test_every_number_of_shards_is_given_the_same_documents(tmp_path):
     found, samples = measured(
-        storage.measure(
-            {"engine": engine(), "dimension": 8, "seed": 5, "settings": SETTINGS, "scratch": str(tmp_path)}
-        )
+        storage.measure({"engine": engine(), "seed": 5, "settings": SETTINGS, "scratch": str(tmp_path)})
     )
     written = samples[samples["series"] == "memory.storage.write"]
     assert written.groupby("labels")["items"].apply(list).tolist() == [[100, 100, 50]] * 2

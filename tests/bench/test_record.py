@@ -6,7 +6,7 @@ import pytest
 
 from bench import record
 from bench.errors import MeasurementError, UsageError
-from bench.machine import commit, describe, versions
+from bench.machine import commit, describe, faiss, versions
 from bench.record import DatasetFacts, RunRecord, Validity
 from bench.trial import frame
 
@@ -61,3 +61,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(MeasurementError, match="cannot be written"):
         record.write_atomically(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_faiss_for_gpus_is_found_under_its_own_name(tmp_path, monkeypatch):
+    made = tmp_path / "faiss_gpu_cu12-1.14.1.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: faiss-gpu-cu12\nVersion: 1.14.1\n")
+    (made / "top_level.txt").write_text("faiss\n")
+    assert faiss().items() <= versions().items()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert faiss.__wrapped__() == {**faiss(), "faiss-gpu-cu12": "1.14.1"}

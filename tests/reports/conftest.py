@@ -200,9 +200,10 @@ def _process(repeat: int, random: np.random.Generator) -> Iterator[dict[str, Any
 
 def _levels(repeat: int, drift: float) -> Iterator[dict[str, Any]]:
     random = np.random.default_rng(repeat)
-    for level, requests, typical in (("l1", 640, 2e-5), ("l2", 90, 3e-4)):
+    for level, requests, asked, typical in (("l1", 640, 1000, 2e-5), ("l2", 90, 360, 3e-4)):
         labels = {"level": level}
         yield _row("memory.cache.answered", repeat, 0, requests / 1000, labels)
+        yield _row("memory.cache.hit_rate", repeat, 0, requests / asked, labels)
         for seq in range(requests):
             yield _row("memory.cache", repeat, seq, typical * drift * _tail(random), labels)
 

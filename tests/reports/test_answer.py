@@ -20,7 +20,7 @@ def test_the_headline_counts_the_verdicts(record: RunRecord) -> None:
 def test_the_headline_of_runs_with_less_in_them(
     record: RunRecord, bare: RunRecord, failed: RunRecord
 ) -> None:
-    assert answer.headline(bare).startswith("No documented figure to stand beside; 29 metrics measured")
+    assert answer.headline(bare).startswith("No documented figure to stand beside; 31 metrics measured")
     assert answer.headline(failed) == "Not valid. Nothing was measured: all 10 trials failed."
     missing = record.model_copy(update={"verdicts": failed.verdicts})
     assert answer.headline(missing) == "No documented figure judged: 10 figures not measured."

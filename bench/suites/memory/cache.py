@@ -24,12 +24,12 @@ _HITS, _WORDS = 10, 30  # of a value: ten hits with a text of 200 characters eac
 
 def plan(experiment: Experiment) -> Work:
     """Plan the stream, or say that there is no level to ask."""
-    settings, config = experiment.config.suite.memory, experiment.config.cache
-    levels = _levels(config)
+    settings, engine = experiment.config.suite.memory, experiment.engine
+    levels, left_out = _levels(engine.cache), experiment.caches_left_out
     if not levels:
-        return Work(skipped={"memory.cache": "every level is switched off"})
+        return Work(skipped={"memory.cache": f"every level is switched off{left_out}"})
     argument = {
-        "engine": experiment.config.engine.model_dump_json(),
+        "engine": engine.model_dump_json(),
         "levels": levels,
         "settings": settings.model_dump(mode="json"),
         "exponent": experiment.config.suite.query.zipf_exponent,
@@ -38,7 +38,9 @@ def plan(experiment: Experiment) -> Work:
     restarts = "; at every part but the first one more level, the fastest first, begins empty again"
     conditions = {
         "memory.cache": f"{settings.cache_requests:,} Zipf requests for {settings.cache_keys:,} keys, one "
-        f"client, values of {_HITS} hits" + (f"; in {len(levels)} parts{restarts}" if len(levels) > 1 else "")
+        f"client, values of {_HITS} hits"
+        + (f"; in {len(levels)} parts{restarts}" if len(levels) > 1 else "")
+        + left_out
     }
     return Work(
         [Plan("memory", "cache", "bench.suites.memory.cache:request", argument)], conditions=conditions
@@ -69,20 +71,31 @@ def request(argument: dict[str, Any]) -> Measurement:
         caches = open_caches(EngineConfig.read(argument["engine"]).cache, Path(folder))
         try:
             yield
-            timed: dict[str, Samples] = {level: Samples("memory.cache", level=level) for level in levels}
+            timed = {level: Samples("memory.cache", level=level) for level in levels}
+            begin = time.perf_counter()
             for number, part in enumerate(np.array_split(stream, len(levels))):
                 for level in levels[:number]:
                     caches.search.levels[level].clear()
-                _ask(caches.search, part.tolist(), values, timed)
+                _ask(caches.search, part.tolist(), values, timed, begin)
+            stats = caches.search.stats()
         finally:
             caches.close()
-    answered = [_answered(samples, level, requests) for level, samples in timed.items()]
-    return trial.report(*timed.values(), *answered)
+    answered = [
+        Samples.of(len(samples.rows) / requests, "memory.cache.answered", level=level)
+        for level, samples in timed.items()
+    ]
+    hit_rates = [
+        Samples.of(rate, "memory.cache.hit_rate", level=level)
+        for level in levels
+        if (rate := stats[level].hit_rate) is not None
+    ]
+    return trial.report(*timed.values(), *answered, *hit_rates)
 
 
-def _ask(cache: TieredCache, keys: list[int], values: list[bytes], timed: dict[str, Samples]) -> None:
+def _ask(
+    cache: TieredCache, keys: list[int], values: list[bytes], timed: dict[str, Samples], begin: float
+) -> None:
     """Ask for each of `keys`, and add its time to the samples of the level that answers."""
-    begin = time.perf_counter()
     for key in keys:
         name, compute = f"query {key}", partial(values.__getitem__, key)
         start = time.perf_counter()
@@ -90,11 +103,6 @@ def _ask(cache: TieredCache, keys: list[int], values: list[bytes], timed: dict[s
         end = time.perf_counter()
         if level in timed:
             timed[level].add(end - start, start - begin)
-
-
-def _answered(timed: Samples, level: str, requests: int) -> Samples:
-    """The share of all requests that this level answered."""
-    return Samples.of(len(timed.rows) / requests, "memory.cache.answered", level=level)
 
 
 def _values(count: int, seed: int) -> list[bytes]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench import process, quality
-from bench.machine import usable_cores, versions
+from bench.machine import faiss, usable_cores
 from bench.suites.base import Experiment
 from bench.trial import Samples, Work
 from bench.workload import truth
@@ -23,6 +23,7 @@ from brein.index.scalar import QType, qtype_of
 from brein.records import FloatArray
 
 METRICS: tuple[str, ...] = ("memory.coding",)
+FORMAT = 2  # of `codings.json` and of how it comes about; a change makes every older artifact unreachable
 CLUSTERS = 256  # whose number takes one byte
 _QTYPES: tuple[QType, ...] = ("QT_4bit", "QT_6bit", "QT_8bit")
 _K = 10
@@ -41,7 +42,8 @@ def plan(experiment: Experiment) -> Work:
         "rows": rows,
         "queries": queries,
         "metric": metric,
-        "faiss": versions()["faiss-cpu"],
+        "format": FORMAT,
+        "faiss": faiss(),
     }
 
     def build(folder: Path) -> None:

@@ -36,7 +36,7 @@ def plan(experiment: Experiment) -> Work:
     most = getattr(config.embedding, "max_tokens", None) or max(map(len, spans))
     lengths = [min(len(tokens), most) for tokens in spans]
     argument = {
-        "engine": config.engine.model_dump_json(),
+        "engine": experiment.engine.model_dump_json(),
         "documents": [[document.id, document.text] for document in documents],
         "scratch": str(experiment.store.scratch()),
     }

@@ -47,13 +47,15 @@ def check(experiment: Experiment) -> None:
 
 
 def plan(experiment: Experiment) -> Work:
-    """Build the index, find the exact neighbours, plan the searches."""
+    """Build the index, find the exact neighbours, plan the searches, or say that a GPU is missing."""
+    if experiment.lacks_gpu():
+        return Work(skipped=dict.fromkeys(METRICS, "needs a GPU"))
     settings, config = experiment.config.suite.memory, experiment.config.index
     vectors = experiment.vectors()
     folder = build.built(experiment, config, vectors.count)
     known, when = build.samples(folder)
     argument = {
-        "engine": experiment.config.engine.model_dump_json(),
+        "engine": experiment.engine.model_dump_json(),
         "index": str(folder),
         "vectors": str(vectors.folder),
         "truth": str(truth.exact_distances(vectors, config.metric, experiment.store)),
@@ -62,14 +64,16 @@ def plan(experiment: Experiment) -> Work:
     }
     queries = len(vectors.query_ids)
     conditions = {
-        "memory.search": f"{settings.searches:,} searches over {queries:,} queries a process, among "
-        f"{vectors.count:,} vectors",
-        "memory.search.batch": f"{min(_BATCH, queries):,} queries in one call, for "
-        f"{settings.batch_seconds:g} s a process",
-        "memory.filtered": f"{min(settings.filtered_searches, queries):,} searches a process for each share, "
-        "among ids drawn at random and given as a list",
+        "memory.search": f"{settings.searches:,} searches for {settings.k} neighbours over {queries:,} "
+        f"queries a process, among {vectors.count:,} vectors, after {settings.warmup:,} to warm up",
+        "memory.search.batch": f"{min(_BATCH, queries):,} queries for {settings.k} neighbours in one "
+        f"call, for {settings.batch_seconds:g} s a process, after one call to warm up",
+        "memory.filtered": f"{min(settings.filtered_searches, queries):,} searches for {_FILTERED_K} "
+        "neighbours a process for each share, among ids drawn at random and given as a list, after one to "
+        "warm up" + ("; on the CPU, as FAISS's GPU indexes do not filter" if experiment.wants_gpu else ""),
         "memory.build": when,
-        "memory.index.bytes": "resident; ids count the table of texts that FAISS's labels stand for",
+        "memory.index.bytes": "resident, of the index as searched; ids count the table of texts that FAISS's "
+        "labels stand for",
         "memory.index.projected_bytes": f"from {vectors.count:,} vectors of {vectors.dimension} components",
     }
     trials = [Plan("memory", "search", "bench.suites.memory.search:search", argument)]
@@ -77,7 +81,7 @@ def plan(experiment: Experiment) -> Work:
 
 
 def search(argument: dict[str, Any]) -> Measurement:
-    """In a child: search the built index one by one, in batches and filtered; then judge what was found."""
+    """In a child: search the built index one by one, in batches and filtered; then judge and weigh."""
     settings = argument["settings"]
     made = index.load(EngineConfig.read(argument["engine"]).index, Path(argument["index"]) / "index")
     queries = np.load(Path(argument["vectors"]) / "queries.npy")
@@ -90,7 +94,7 @@ def search(argument: dict[str, Any]) -> Measurement:
     yield
     singles = _singles(made, queries, order, settings)
     peak, kinds = Samples.of(trial.peak_memory(), "memory.peak"), trial.memory_by_kind()
-    batches = _batches(made, queries[:_BATCH], settings["batch_seconds"])
+    batches = _batches(made, queries[:_BATCH], settings["k"], settings["batch_seconds"])
     few = order[: settings["filtered_searches"]]
     filtered = {share: _filtered(made, queries, few, rows) for share, rows in allowed.items()}
     judge = _Judge(argument, queries)
@@ -99,6 +103,7 @@ def search(argument: dict[str, Any]) -> Measurement:
         peak,
         batches,
         *(judge.filtered(share, allowed[share], found) for share, found in filtered.items()),
+        *_sizes(made),
         **kinds,
     )
 
@@ -120,14 +125,14 @@ def _singles(
     return timed
 
 
-def _batches(made: Index, queries: FloatArray, least: float) -> Samples:
+def _batches(made: Index, queries: FloatArray, k: int, least: float) -> Samples:
     """Search all `queries` in one call, again and again for `least` seconds."""
     samples = Samples("memory.search.batch")
-    made.search(queries, 10)
+    made.search(queries, k)
     begin = end = time.perf_counter()
     while end - begin < least:
         start = time.perf_counter()
-        made.search(queries, 10)
+        made.search(queries, k)
         end = time.perf_counter()
         samples.add(end - start, start - begin, items=len(queries))
     return samples
@@ -148,6 +153,24 @@ def _filtered(
         end = time.perf_counter()
         timed.append(Timed(row, start - begin, end - start, found.ids[0]))
     return timed
+
+
+def _sizes(made: Index) -> list[Samples]:
+    """Bytes per vector, and for a million of them: centroids and codebooks do not grow with their number."""
+    resident, on_disk = made.footprint()
+    vectors, total, fixed = len(made), sum(resident.values()), resident.get("centroids", 0)
+    sizes = [
+        Samples.of(size / vectors, series, part=part)
+        for series, parts in (("memory.index.bytes", resident), ("memory.index.disk_bytes", on_disk))
+        for part, size in parts.items()
+    ]
+    if on_disk:
+        sizes.append(Samples.of(sum(on_disk.values()) / vectors, "memory.index.disk_bytes"))
+    return [
+        *sizes,
+        Samples.of(total / vectors, "memory.index.bytes"),
+        Samples.of(fixed + 1e6 * (total - fixed) / vectors, "memory.index.projected_bytes"),
+    ]
 
 
 class _Judge:

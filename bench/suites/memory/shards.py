@@ -19,6 +19,8 @@ METRICS: tuple[str, ...] = ("memory.shards",)
 
 def plan(experiment: Experiment) -> Work:
     """Build the configured index in each number of shards, or say why that cannot be."""
+    if experiment.lacks_gpu():
+        return Work(skipped={"memory.shards": "needs a GPU"})
     settings, config = experiment.config.suite.memory, experiment.config.index
     vectors = experiment.vectors()
     rows = min(settings.shard_vectors, vectors.count)
@@ -40,8 +42,8 @@ def plan(experiment: Experiment) -> Work:
         "settings": settings.model_dump(mode="json"),
     }
     conditions = {
-        "memory.shards": f"{settings.shard_searches:,} searches a process for each number of shards, in "
-        f"turn, among {rows:,} vectors"
+        "memory.shards": f"{settings.shard_searches:,} searches for {settings.k} neighbours a process for "
+        f"each number of shards, in turn, among {rows:,} vectors, after {settings.warmup:,} to warm up"
     }
     return Work(
         [Plan("memory", "shards", "bench.suites.memory.shards:search", argument)], conditions=conditions

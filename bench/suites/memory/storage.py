@@ -21,7 +21,7 @@ from brein.storage import DocumentStore
 
 METRICS: tuple[str, ...] = ("memory.storage",)
 _BATCH, _READ = 100, 10  # documents in one write, ids in one read
-_WORDS = 40  # of a document
+_WORDS, _DIMENSION = 40, 384  # of a document and its vector
 
 Task = TypeVar("Task", bound=Sized)
 
@@ -29,17 +29,17 @@ Task = TypeVar("Task", bound=Sized)
 def plan(experiment: Experiment) -> Work:
     """Plan the writes and reads."""
     settings, config = experiment.config.suite.memory, experiment.config.storage
-    dimension = experiment.vectors().dimension
     argument = {
-        "engine": experiment.config.engine.model_dump_json(),
-        "dimension": dimension,
+        "engine": experiment.engine.model_dump_json(),
         "settings": settings.model_dump(mode="json"),
         "scratch": str(experiment.store.scratch()),
     }
     conditions = {
-        "memory.storage.write": f"{settings.storage_documents:,} documents with vectors of {dimension} "
-        f"components a process, {_BATCH} in one call, synchronous = {config.synchronous}",
-        "memory.storage.read": f"{settings.storage_reads:,} reads a process of {_READ} texts by random ids",
+        "memory.storage.write": f"{settings.storage_documents:,} documents with vectors of {_DIMENSION} "
+        f"components a process, {_BATCH} in one call, synchronous = {config.synchronous}, after one call to "
+        "warm up",
+        "memory.storage.read": f"{settings.storage_reads:,} reads a process of {_READ} texts by random ids, "
+        "just written (the system's page cache is warm), after one to warm up",
     }
     return Work(
         [Plan("memory", "storage", "bench.suites.memory.storage:measure", argument)], conditions=conditions
@@ -47,13 +47,16 @@ def plan(experiment: Experiment) -> Work:
 
 
 def measure(argument: dict[str, Any]) -> Measurement:
-    """In a child: write the same documents to every number of shards, then read them back, in turn."""
+    """In a child: write the same documents to every number of shards, then read them back, in turn.
+
+    Each store is first written to and read from once, untimed.
+    """
     settings, seed = argument["settings"], argument["seed"]
     config = EngineConfig.read(argument["engine"]).storage
-    batches = list(_batches(settings["storage_documents"], argument["dimension"], seed))
+    first, *batches = _batches(_BATCH + settings["storage_documents"], seed)
     ids = [document.id for batch in batches for document in batch.documents]
-    chosen = np.random.default_rng(seed).integers(0, len(ids), (settings["storage_reads"], _READ)).tolist()
-    reads = [[ids[row] for row in rows] for rows in chosen]
+    random = np.random.default_rng(seed)
+    reads = [random.choice(ids, _READ, replace=False).tolist() for _ in range(settings["storage_reads"])]
     with tempfile.TemporaryDirectory(dir=argument["scratch"]) as folder, ExitStack() as opened:
         stores = {}
         for shards in settings["storage_shards"]:
@@ -61,6 +64,9 @@ def measure(argument: dict[str, Any]) -> Measurement:
             stores[shards] = storage.create(changed, Path(folder) / str(shards))
             opened.callback(stores[shards].close)
         yield
+        for store in stores.values():
+            _write(store, first)
+            store.texts([document.id for document in first.documents[:_READ]])
         written = _in_turn("memory.storage.write", stores, batches, _write)
         read = _in_turn("memory.storage.read", stores, reads, DocumentStore.texts)
     return trial.report(*written, *read)
@@ -76,13 +82,13 @@ class _Batch(NamedTuple):
         return len(self.documents)
 
 
-def _batches(count: int, dimension: int, seed: int) -> Iterator[_Batch]:
+def _batches(count: int, seed: int) -> Iterator[_Batch]:
     random = np.random.default_rng(seed)
     texts = prose.texts(count, _WORDS, seed)
     for start in range(0, count, _BATCH):
         rows = range(start, min(start + _BATCH, count))
         documents = [Document(f"document {row}", texts[row]) for row in rows]
-        yield _Batch(documents, random.standard_normal((len(rows), dimension), dtype=np.float32))
+        yield _Batch(documents, random.standard_normal((len(rows), _DIMENSION), dtype=np.float32))
 
 
 def _write(store: DocumentStore, batch: _Batch) -> None:
