@@ -147,7 +147,8 @@ class RefinedStructure(Structure[RefineConfig]):
     ) -> tuple[FloatArray, LabelArray]:
         """The `k` nearest of each query's candidates, by their better vectors."""
         if among is not None and len(among) <= _COMPARE_ALL:
-            return nearest_among(queries, k, self.config.metric, among, self._better.get)
+            with one_thread():
+                return nearest_among(queries, k, self.config.metric, among, self._better.get)
         _, candidates = self._first.search(queries, k * self.config.k_factor, among)
         with one_thread():  # a few hundred vectors are decoded sooner than other threads wake up
             return self._ordered(queries, k, candidates)
