@@ -12,6 +12,8 @@ from brein import index
 from brein.errors import ConfigError, DataError, StorageError
 from brein.index import INDEXES, IndexConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIMENSION, COUNT = 16, 400
 IDS = [f"v{row}" for row in range(COUNT)]
 
@@ -57,25 +59,6 @@ def config_of(name, metric="cosine", shards=1, **changes):
     return TypeAdapter(IndexConfig).validate_python(
         {**CASES[name].config, "metric": metric, "shards": shards, **changes}
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For work this small, threads cost more than they do."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    return np.random.default_rng(0).normal(size=(COUNT, DIMENSION)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def queries():
-    return np.random.default_rng(1).normal(size=(30, DIMENSION)).astype(np.float32)
 
 
 def built(config, vectors):

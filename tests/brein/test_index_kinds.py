@@ -4,7 +4,6 @@ import errno
 import itertools
 import os
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,28 +19,11 @@ from brein.index.ivf import IVFFlatConfig, IVFPQConfig, IVFScalarQuantizerConfig
 from brein.index.pq import PQConfig, PQFastScanConfig
 from brein.index.refined import RefineConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIMENSION, COUNT = 16, 400
 IDS = [f"v{row}" for row in range(COUNT)]
 FAST = PQFastScanConfig(M=16)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For work this small, threads cost more than they do."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    return np.random.default_rng(0).normal(size=(COUNT, DIMENSION)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def queries():
-    return np.random.default_rng(1).normal(size=(30, DIMENSION)).astype(np.float32)
 
 
 def built(config, vectors):

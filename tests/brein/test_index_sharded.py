@@ -1,6 +1,5 @@
 """A sharded index answers as one index would."""
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,16 +15,9 @@ from brein.index.pq import PQConfig, PQFastScanConfig
 from brein.index.refined import RefineConfig
 from brein.index.sharded import ShardedIndex
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 METRICS = ["cosine", "inner_product", "l2"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For work this small, threads cost more than they do."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
 
 
 def filled(config, ids, rows):
