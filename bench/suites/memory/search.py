@@ -6,6 +6,7 @@ Timed, in this order: single searches, batches, searches among allowed ids. Qual
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from bench import quality, trial
 from bench.suites.base import Experiment
 from bench.suites.memory import build
+from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload import truth
 from brein import EngineConfig, index
@@ -32,7 +34,7 @@ _BATCH = 1_000  # queries in one call, where there are so many
 _FILTERED_K = 10
 
 
-class Timed(NamedTuple):
+class Search(NamedTuple):
     """One timed search: the query's row, seconds since the first, seconds it took, ids found."""
 
     row: int
@@ -110,19 +112,18 @@ def search(argument: dict[str, Any]) -> Measurement:
 
 def _singles(
     made: Index, queries: FloatArray, order: npt.NDArray[np.int64], settings: dict[str, Any]
-) -> list[Timed]:
+) -> list[Search]:
     for row in range(settings["warmup"]):
         made.search(queries[row % len(queries)][None], settings["k"])
-    timed = []
-    begin = time.perf_counter()
-    for turn in range(settings["searches"]):
-        row = int(order[turn % len(queries)])
-        query = queries[row][None]
-        start = time.perf_counter()
-        found = made.search(query, settings["k"])
-        end = time.perf_counter()
-        timed.append(Timed(row, start - begin, end - start, found.ids[0]))
-    return timed
+    rows = [int(order[turn % len(queries)]) for turn in range(settings["searches"])]
+    return _one_by_one(queries, rows, lambda query: made.search(query, settings["k"]).ids[0])
+
+
+def _one_by_one(
+    queries: FloatArray, rows: list[int], search: Callable[[FloatArray], list[str]]
+) -> list[Search]:
+    timed = time_each(search, (queries[row][None] for row in rows))
+    return [Search(row, *one) for row, one in zip(rows, timed, strict=True)]
 
 
 def _batches(made: Index, queries: FloatArray, k: int, least: float) -> Samples:
@@ -140,19 +141,11 @@ def _batches(made: Index, queries: FloatArray, k: int, least: float) -> Samples:
 
 def _filtered(
     made: Index, queries: FloatArray, rows: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]
-) -> list[Timed]:
+) -> list[Search]:
     """Search each of the queries in `rows` once, among the ids of the vectors `allowed`."""
     among = [str(row) for row in allowed]
     made.search(queries[rows[0]][None], _FILTERED_K, among)
-    timed = []
-    begin = time.perf_counter()
-    for row in rows.tolist():
-        query = queries[row][None]
-        start = time.perf_counter()
-        found = made.search(query, _FILTERED_K, among)
-        end = time.perf_counter()
-        timed.append(Timed(row, start - begin, end - start, found.ids[0]))
-    return timed
+    return _one_by_one(queries, rows.tolist(), lambda query: made.search(query, _FILTERED_K, among).ids[0])
 
 
 def _sizes(made: Index) -> list[Samples]:
@@ -183,7 +176,7 @@ class _Judge:
         self._query_ids = argument["query_ids"]
         self._nearest = np.load(argument["truth"])
 
-    def singles(self, made: Index, timed: list[Timed]) -> Samples:
+    def singles(self, made: Index, timed: list[Search]) -> Samples:
         """The timed searches as samples, each query's first one with its recall.
 
         Recall at 100 is that of one more search, in a batch, because the timed ones ask for fewer.
@@ -199,7 +192,7 @@ class _Judge:
             samples.add(search.seconds, search.start, query=self._query_ids[search.row], **recalls)
         return samples
 
-    def filtered(self, share: float, allowed: npt.NDArray[np.int64], timed: list[Timed]) -> Samples:
+    def filtered(self, share: float, allowed: npt.NDArray[np.int64], timed: list[Search]) -> Samples:
         """The timed filtered searches as samples, each with its recall among the allowed."""
         rows = [search.row for search in timed]
         candidates = np.asarray(self._vectors[allowed])
