@@ -14,6 +14,9 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 LEAST_PROCESSES = 5  # for an interval over processes
 _RESAMPLES = 10_000
+_BATCH = 5  # values whose median stands for them where a trend is looked for
+_LEAST_BATCHES = 20  # fewer let noise pass for a trend: one series in ten of ten batches
+_SAME_LEVEL = 0.05  # levels so close are one: what the lab can tell apart over a usual number of processes
 
 Values = npt.NDArray[np.float64] | Sequence[float]
 
@@ -78,3 +81,43 @@ def bootstrap_interval(values: Values, seed: int = 0) -> Interval | None:
     )
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(low), float(high))
+
+
+def steady_from(values: Values) -> int | None:
+    """Where a series in the order it was taken becomes steady; None where it never settles.
+
+    MSER-5 (White 1997, Simulation 69(6)), robust against outliers: of the medians of batches of five, drop
+    the leading ones whose loss narrows the standard error of the rest's mean the most, half at most. The rest
+    has settled where the medians of its two halves differ by at most 5%, or by no more than their noise.
+    A lone outlier is noise, not warm-up, except at the start of what is left: there it is dropped, too.
+    Fewer than 100 values show no trend: nothing is dropped.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    batches = len(array) // _BATCH
+    if batches < _LEAST_BATCHES:
+        return 0
+    medians = np.median(array[: batches * _BATCH].reshape(batches, _BATCH), axis=1)
+    dropped = _mser(medians)
+    if not _has_settled(medians[dropped:]):
+        return None
+    rest = array[dropped * _BATCH :]
+    q1, q3 = np.quantile(rest, [0.25, 0.75])
+    usual = (rest >= q1 - 3 * (q3 - q1)) & (rest <= q3 + 3 * (q3 - q1))  # Tukey's outer fences
+    return dropped * _BATCH + int(np.argmax(usual))
+
+
+def _mser(values: npt.NDArray[np.float64]) -> int:
+    """How many leading values to drop, half at most, to minimise the variance of the rest over its number."""
+    centred = values - np.median(values)  # keeps the difference of squares below exact
+    left = np.arange(len(values), 0, -1)
+    mean, square = (np.cumsum(part[::-1])[::-1] / left for part in (centred, centred**2))
+    return int(np.argmin(((square - mean**2) / left)[: len(values) // 2 + 1]))
+
+
+def _has_settled(values: npt.NDArray[np.float64]) -> bool:
+    first, second = np.array_split(values, 2)
+    levels = float(np.median(first)), float(np.median(second))
+    deviations = np.abs(np.concatenate([first - levels[0], second - levels[1]]))
+    # For normal noise σ is 1.4826 median absolute deviations, and a median's error √(π/2) of a mean's.
+    error = 1.4826 * np.median(deviations) * np.sqrt(np.pi / 2 * (1 / len(first) + 1 / len(second)))
+    return bool(abs(levels[0] - levels[1]) <= max(_SAME_LEVEL * abs(levels[1]), 3 * error))

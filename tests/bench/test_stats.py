@@ -67,3 +67,82 @@ def test_the_bootstrap_covers_the_mean_and_is_repeatable():
 def test_the_bootstrap_of_equal_values_is_a_point_and_of_one_is_nothing():
     assert stats.bootstrap_interval([1.0] * 30) == (1.0, 1.0)
     assert stats.bootstrap_interval([1.0]) is None
+
+
+# --- the start of the steady state ----------------------------------------------------------------
+
+
+def noise(count, seed=3, spread=0.1):
+    return np.random.default_rng(seed).lognormal(0, spread, count)
+
+
+@pytest.mark.parametrize("count", [100, 500, 2000])
+def test_of_constant_noise_nearly_nothing_is_cut(count):
+    cuts = [stats.steady_from(noise(count, seed, 0.3)) for seed in range(100)]
+    settled = [cut for cut in cuts if cut is not None]
+    assert len(settled) >= 95
+    assert np.mean(settled) <= 10
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1])
+def test_a_warm_up_that_decays_is_cut_where_it_has_become_noise(share):
+    count = 2000
+    level = 1 + 2 * np.exp(-np.arange(count) / (share * count))
+    for seed in range(20):
+        cut = stats.steady_from(level * noise(count, seed))
+        assert cut is not None
+        assert level[cut:].mean() == pytest.approx(1, rel=0.02)
+        assert cut <= 6 * share * count
+
+
+def test_a_warm_up_that_ends_in_a_step_is_cut_at_the_step():
+    for seed in range(20):
+        values = noise(1000, seed)
+        values[:230] *= 1.5
+        assert stats.steady_from(values) == pytest.approx(230, abs=40)
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        np.linspace(1, 1.5, 2000),
+        1 + np.exp(-np.arange(2000) / 1000),
+        np.where(np.arange(2000) < 1200, 1, 1.5),
+    ],
+    ids=["drift", "slow decay", "late step"],
+)
+def test_what_never_settles_is_said_to(level):
+    cuts = [stats.steady_from(level * noise(2000, seed)) for seed in range(20)]
+    assert cuts.count(None) >= 18
+
+
+def test_a_level_that_drifts_by_less_than_can_be_told_apart_has_settled():
+    assert stats.steady_from(np.linspace(1, 1.03, 2000)) is not None
+
+
+def test_lone_outliers_are_not_cut_unless_they_come_first():
+    values = noise(1000)
+    quiet = stats.steady_from(values)
+    values[[60, 333, 700]] = 100
+    assert stats.steady_from(values) == quiet == 0
+    values[:2] = 100
+    assert stats.steady_from(values) == 2
+
+
+def test_a_burst_amid_a_steady_series_is_noise():
+    values = noise(1000)
+    values[600:700] *= 1.5
+    assert stats.steady_from(values) is not None
+
+
+def test_too_short_a_series_shows_no_trend():
+    assert stats.steady_from(np.linspace(1, 9, 99)) == 0
+    assert stats.steady_from([]) == 0
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=100, max_size=200), st.floats(1e-3, 1e3))
+def test_the_cut_keeps_at_least_some_values_and_does_not_depend_on_the_unit(values, unit):
+    cut = stats.steady_from(values)
+    assert cut is None or 0 <= cut < len(values)
+    # Powers of two scale without rounding.
+    assert stats.steady_from([value * 2.0 ** round(np.log2(unit)) for value in values]) == cut
