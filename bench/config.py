@@ -109,8 +109,7 @@ class MemoryConfig(Settings):
 
     parts: tuple[MemoryPart, ...] = Field(min_length=1, description="which parts run")
     k: int = Field(ge=10, le=1000, description="neighbours a search asks for; quality is judged at 10")
-    searches: int = Field(ge=1, description="timed single-query searches")
-    warmup: int = Field(ge=0, description="untimed searches before them")
+    searches: int = Field(ge=1, description="timed single-query searches, from a cold start")
     batch_seconds: float = Field(
         gt=0, le=3600, description="seconds of timed searches of many queries at once"
     )
@@ -137,7 +136,6 @@ class QueryConfig(Settings):
     """What the query suite does in each trial."""
 
     k: int = Field(ge=10, le=1000, description="hits a search asks for; quality is judged at 10")
-    warmup: int = Field(ge=0, description="untimed searches before the first timed one")
     requests: int = Field(ge=1, description="requests of the Zipf stream")
     zipf_exponent: float = Field(ge=0, le=10, description="popularity skew of that stream; 0 is uniform")
 

@@ -64,9 +64,14 @@ class Measured(BaseModel):
     ci_low: float | None = Field(description="lower end of the 95% interval")
     ci_high: float | None
     n: int = Field(description="samples the value was derived from")
+    cut: int = Field(default=0, description="samples before them, left out as warm-up")
     repeats: int = Field(description="processes they came from")
+    unsettled: int = Field(default=0, description="processes that never settled; nothing of them is cut")
     labels: dict[str, str] = Field(description="what tells apart two metrics of one name")
     reason: str | None = Field(description="why there is no value, or no interval")
+    reasons: list[str] = Field(
+        default=[], description="why it is not fit to be judged; none where it is (bench/validity.py)"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,11 @@ class Metric:
     def suite(self) -> str:
         """The suite that measures it: the first part of its name."""
         return self.name.partition(".")[0]
+
+    @property
+    def is_timing(self) -> bool:
+        """Whether it is made of times, which a busy machine changes."""
+        return self.spread == "processes" and self.quality is None and self.unit != "B"
 
 
 def _mean(rows: pd.DataFrame) -> float:
@@ -187,6 +197,9 @@ _QUERY = (
     _quality("query.ndcg_at_10", "nDCG@10", "query.search", "ndcg_at_10"),
     _quality("query.recall_at_10", "Recall@10 against judgements", "query.search", "recall_at_10"),
 )
+# Series that start cold, by `phase`: their timings are those of the steady state. The passes that begin with
+# empty caches change all along, by nature.
+_WARMS_UP = {("memory.search", None), ("memory.shards", None), ("query.search", "cold")}
 METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY)}
 
 
@@ -208,6 +221,9 @@ def derive(samples: pd.DataFrame) -> list[Measured]:
 
 
 def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> Measured | None:
+    cut = unsettled = 0
+    if metric.is_timing and (metric.series, labels.get("phase")) in _WARMS_UP:
+        rows, cut, unsettled = _steady(rows)
     by_process = [metric.derive(group) for _, group in rows.groupby("repeat")]
     values = np.array([value for value in by_process if value is not None])
     repeats = len(by_process)
@@ -239,10 +255,19 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
         ci_low=interval and interval.low,
         ci_high=interval and interval.high,
         n=len(rows) if metric.quality is None else int(rows[metric.quality].count()),
+        cut=cut,
         repeats=repeats,
+        unsettled=unsettled,
         labels=labels,
         reason=reason,
     )
+
+
+def _steady(rows: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
+    """The rows after each process's warm-up, how many were left out, how many processes never settled."""
+    starts = rows.groupby("repeat")["value"].apply(lambda values: stats.steady_from(values.to_numpy()))
+    kept = rows[rows.groupby("repeat").cumcount() >= rows["repeat"].map(starts).fillna(0)]
+    return kept, len(rows) - len(kept), int(starts.isna().sum())
 
 
 def _too_few(quantile: float, samples: int) -> str:

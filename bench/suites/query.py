@@ -108,8 +108,6 @@ def search(argument: dict[str, Any]) -> Measurement:
         with Engine.open(config) as engine:
             engine.warm_up()
             yield
-            for turn in range(settings["warmup"]):
-                engine.search(f"warm up {turn}", settings["k"])
             cold, hits = _ask(engine, queries, order, "cold", settings["k"])
             zipf, _ = _ask(engine, queries, stream, "zipf", settings["k"])
             kinds = trial.memory_by_kind()

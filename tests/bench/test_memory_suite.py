@@ -26,7 +26,7 @@ from brein.index.ivf import IVFFlatConfig
 
 VECTORS, QUERIES, DIMENSION = 600, 40, 32
 SETTINGS = {
-    "k": 10, "searches": 60, "warmup": 2, "batch_seconds": 0.01, "filter_shares": [0.01, 0.5],
+    "k": 10, "searches": 60, "batch_seconds": 0.01, "filter_shares": [0.01, 0.5],
     "filtered_searches": 15, "cache_keys": 50, "cache_requests": 300, "shard_searches": 30,
     "storage_shards": [1, 3], "storage_documents": 250, "storage_reads": 20,
 }  # fmt: skip

@@ -129,3 +129,47 @@ def test_a_cost_is_over_the_same_searches_on_one_shard():
     assert not any(
         m.name == "memory.shards.cost" and m.labels == {"shards": "1"} for m in derive(frame(one + two))
     )
+
+
+def with_warm_up(series, repeat=0, labels=None, **columns):
+    steady = np.random.default_rng(repeat).lognormal(0, 0.05, 600)
+    steady[:100] *= 5
+    return rows(series, steady, repeat, labels, **columns)
+
+
+@pytest.mark.parametrize(
+    ("series", "labels", "name"),
+    [
+        ("memory.search", {}, "memory.search.latency.mean"),
+        ("memory.shards", {"shards": "2"}, "memory.shards.latency.mean"),
+        ("query.search", COLD, "query.latency.mean"),
+    ],
+)
+def test_timings_from_a_cold_start_are_those_after_the_warm_up(series, labels, name):
+    samples = [row for repeat in range(5) for row in with_warm_up(series, repeat, labels)]
+    mean = find(samples, name, **labels)
+    assert mean.value == pytest.approx(1, rel=0.02)
+    assert mean.cut == pytest.approx(500, abs=100)
+    assert mean.n + mean.cut == 3000
+    assert mean.unsettled == 0
+
+
+def test_a_pass_that_starts_with_empty_caches_is_not_cut():
+    mean = find(with_warm_up("query.search", labels=ZIPF), "query.latency.mean", **ZIPF)
+    assert (mean.n, mean.cut) == (600, 0)
+    assert mean.value > 1.5
+
+
+def test_quality_counts_the_searches_of_the_warm_up():
+    queries = [f"q{n}" for n in range(600)]
+    samples = with_warm_up("memory.search", query=queries, recall_at_10=[n / 599 for n in range(600)])
+    recall = find(samples, "memory.recall_at_10")
+    assert (recall.value, recall.n, recall.cut) == (pytest.approx(0.5), 600, 0)
+
+
+def test_nothing_is_cut_of_a_process_that_never_settles():
+    drift = np.linspace(1, 3, 600)
+    samples = rows("memory.search", drift) + with_warm_up("memory.search", 1)
+    mean = find(samples, "memory.search.latency.mean")
+    assert (mean.unsettled, mean.n + mean.cut) == (1, 1200)
+    assert mean.cut < 150

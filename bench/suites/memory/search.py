@@ -67,7 +67,7 @@ def plan(experiment: Experiment) -> Work:
     queries = len(vectors.query_ids)
     conditions = {
         "memory.search": f"{settings.searches:,} searches for {settings.k} neighbours over {queries:,} "
-        f"queries a process, among {vectors.count:,} vectors, after {settings.warmup:,} to warm up",
+        f"queries a process, among {vectors.count:,} vectors, from a cold start",
         "memory.search.batch": f"{min(_BATCH, queries):,} queries for {settings.k} neighbours in one "
         f"call, for {settings.batch_seconds:g} s a process, after one call to warm up",
         "memory.filtered": f"{min(settings.filtered_searches, queries):,} searches for {_FILTERED_K} "
@@ -113,8 +113,6 @@ def search(argument: dict[str, Any]) -> Measurement:
 def _singles(
     made: Index, queries: FloatArray, order: npt.NDArray[np.int64], settings: dict[str, Any]
 ) -> list[Search]:
-    for row in range(settings["warmup"]):
-        made.search(queries[row % len(queries)][None], settings["k"])
     rows = [int(order[turn % len(queries)]) for turn in range(settings["searches"])]
     return _one_by_one(queries, rows, lambda query: made.search(query, settings["k"]).ids[0])
 

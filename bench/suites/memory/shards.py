@@ -43,7 +43,7 @@ def plan(experiment: Experiment) -> Work:
     }
     conditions = {
         "memory.shards": f"{settings.shard_searches:,} searches for {settings.k} neighbours a process for "
-        f"each number of shards, in turn, among {rows:,} vectors, after {settings.warmup:,} to warm up"
+        f"each number of shards, in turn, among {rows:,} vectors, from a cold start"
     }
     return Work(
         [Plan("memory", "shards", "bench.suites.memory.shards:search", argument)], conditions=conditions
@@ -60,9 +60,6 @@ def search(argument: dict[str, Any]) -> Measurement:
     }
     order = np.random.default_rng(argument["seed"]).permutation(len(queries))
     yield
-    for row in range(settings["warmup"]):
-        for searched in made.values():
-            searched.search(queries[row % len(queries)][None], settings["k"])
     samples = {shards: Samples("memory.shards", shards=str(shards)) for shards in made}
     begin = time.perf_counter()
     for turn in range(settings["shard_searches"]):
