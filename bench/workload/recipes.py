@@ -19,10 +19,10 @@ import pooch
 import yaml
 from pydantic import Field, model_validator
 
-from bench.artifacts import flush
 from bench.config import BeirConfig, VectorFileConfig
 from bench.errors import UsageError
 from brein.errors import ConfigError
+from brein.files import sync_tree
 from brein.index import Metric
 from brein.settings import Settings
 
@@ -235,7 +235,7 @@ def _unpack(file: Path, folder: Path) -> None:
         else:
             with tarfile.open(file) as archive:
                 archive.extractall(draft, filter="data")
-        flush(draft)
+        sync_tree(draft)
         draft.rename(folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise UsageError(f"{file}: cannot be unpacked ({_short(error)}); delete it and fetch again") from None
