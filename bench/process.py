@@ -1,4 +1,4 @@
-"""Run our functions in fresh processes: isolated, with pinned threads, bounded in time.
+"""Run our functions in fresh processes: isolated, with pinned threads, bounded in time, memory and cores.
 
 The parent of a run imports neither torch nor faiss; whatever needs them happens here, in children.
 A child is `python -m bench.process module:function FOLDER FD`; it reads `argument.json` in the folder, writes
@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -28,6 +29,10 @@ from brein.errors import BreinError
 # Every library that keeps a pool of its own reads one of these when it is loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _LONGEST = 24 * 3600.0  # seconds that making an artifact may take
+# How Python, C++, the C library, the loader and Torch say that they were refused memory.
+_OUT_OF_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|annot allocate memory|can't allocate memory|failed to map segment"
+)
 
 
 def call(target: str, argument: Mapping[str, Any], *, threads: int) -> dict[str, Any]:
@@ -44,12 +49,27 @@ def call(target: str, argument: Mapping[str, Any], *, threads: int) -> dict[str,
 
 
 class Child:
-    """One function in a process of its own, from its start to its end; leaving the `with` block ends it."""
+    """One function in a process of its own, from its start to its end; leaving the `with` block ends it.
 
-    def __init__(self, target: str, argument: Mapping[str, Any], *, threads: int) -> None:
+    `memory` bounds the bytes that it, and each process it starts, may allocate for itself, touched or not;
+    files mapped, memory shared and a GPU's are not bound. `cores` is how many cores it may use: the first
+    of those its parent may. Both need Linux.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        argument: Mapping[str, Any],
+        *,
+        threads: int,
+        memory: int | None = None,
+        cores: int | None = None,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         folder = Path(self._folder.name)
         (folder / "argument.json").write_text(json.dumps(argument))
+        (folder / "limits.json").write_text(json.dumps({"memory": memory, "cores": cores}))
+        self._memory = memory
         self._log = folder / "output.log"
         self._result = folder / "result.json"
         self._prepared, writable = os.pipe()
@@ -67,6 +87,11 @@ class Child:
             )
         os.close(writable)
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def wait_until_prepared(self, timeout: float) -> None:
         """Wait until the function has yielded or its process has ended; end it after `timeout` seconds."""
         if select.select([self._prepared], [], [], timeout)[0]:
@@ -80,7 +105,8 @@ class Child:
 
         Raises:
             UsageError: the function refused its input; the line is the child's own.
-            MeasurementError: the process crashed, was killed or ran over its time; the line says which.
+            MeasurementError: the process crashed, was killed or ran over its time or memory; the line says
+                which.
         """
         try:
             self._process.communicate(b"go\n", timeout)
@@ -101,6 +127,11 @@ class Child:
         status = self._process.returncode
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         last = f": {lines[-1].strip()}" if lines else ""
+        if self._memory is not None and any(_OUT_OF_MEMORY.search(line) for line in lines):
+            return (
+                f"ran out of memory at its limit of {self._memory:,} bytes (trial.memory): raise it, or take "
+                f"less data or a smaller index{last}"
+            )
         if status == -signal.SIGKILL:
             return f"killed by SIGKILL, as the kernel does when memory runs out{last}"
         if status < 0:
@@ -129,6 +160,7 @@ def main(target: str, folder: Path, prepared: int) -> None:
     """The child's side: call the function, write its result or its refusal."""
     module, _, name = target.partition(":")
     argument = json.loads((folder / "argument.json").read_text())
+    _confine(**json.loads((folder / "limits.json").read_text()))
     try:
         made = getattr(importlib.import_module(module), name)(argument)
         if inspect.isgenerator(made):
@@ -143,6 +175,18 @@ def main(target: str, folder: Path, prepared: int) -> None:
     draft = folder / "result.tmp"
     draft.write_text(json.dumps(outcome))
     draft.rename(folder / "result.json")
+
+
+def _confine(memory: int | None, cores: int | None) -> None:
+    """Bound this process and all that it starts."""
+    if cores is not None:
+        usable = sorted(os.sched_getaffinity(0))[:cores]
+        for thread in os.listdir("/proc/self/task"):  # the pools of what is loaded already have theirs
+            os.sched_setaffinity(int(thread), usable)
+    if memory is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
 def _end_of(generator: Any) -> Any:

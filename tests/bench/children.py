@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -66,6 +68,33 @@ def is_alive(argument):
 def refuse_when_asked(argument):
     yield
     refuse({"by": "engine"})
+
+
+def exhaust(argument):
+    """Allocate far more than the limit of the tests, each library in its own way."""
+    if argument["by"] == "numpy":
+        import numpy as np
+
+        np.ones(argument["bytes"] // 8)
+    elif argument["by"] == "faiss":
+        import faiss
+        import numpy as np
+
+        index, block = faiss.IndexFlatL2(256), np.ones((10_000, 256), np.float32)
+        while index.ntotal * 1024 < argument["bytes"]:
+            index.add(block)
+    else:
+        bytearray(argument["bytes"])
+
+
+def confined(argument):
+    import numpy as np
+
+    np.ones((500, 500)) @ np.ones((500, 500))  # the pool of numpy's BLAS is there
+    threads = [int(thread) for thread in os.listdir("/proc/self/task")]
+    ask = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+    heir = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+    return {"cores": [sorted(os.sched_getaffinity(thread)) for thread in threads], "inherited": int(heir)}
 
 
 def allocate(argument):

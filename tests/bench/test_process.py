@@ -52,7 +52,30 @@ def test_a_child_over_its_time_is_ended(tmp_path):
         os.kill(int(file.read_text()), 0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+@on_linux
+@pytest.mark.parametrize("by", ["python", "numpy", "faiss"])
+def test_a_child_over_its_memory_names_the_limit_and_the_remedy(by):
+    with (
+        process.Child("children:exhaust", {"by": by, "bytes": 4 * 10**9}, threads=1, memory=10**9) as child,
+        pytest.raises(
+            MeasurementError, match=r"limit of 1,000,000,000 bytes \(trial.memory\): raise it.*: \S"
+        ),
+    ):
+        child.result(timeout=60)
+
+
+@on_linux
+def test_every_thread_and_process_of_a_child_keeps_to_its_cores():
+    with process.Child("children:confined", {}, threads=2, cores=1) as child:
+        made = child.result(timeout=60)
+    assert set(map(tuple, made["cores"])) == {(min(os.sched_getaffinity(0)),)}
+    assert made["inherited"] == 1
+
+
+@on_linux
 def test_peak_memory_sees_a_planted_allocation_within_5_percent():
     planted = 200_000_000
     made = process.call("children:allocate", {"bytes": planted}, threads=1)
