@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload import truth
 from brein import EngineConfig, index
-from brein.index import Index
+from brein.index import Index, Neighbours
 from brein.records import FloatArray
 
 METRICS: tuple[str, ...] = (
@@ -32,6 +32,13 @@ METRICS: tuple[str, ...] = (
 )
 _BATCH = 1_000  # queries in one call, where there are so many
 _FILTERED_K = 10
+
+
+class Searched(Protocol):
+    """What single searches need of an index."""
+
+    def search(self, queries: FloatArray, k: int) -> Neighbours:
+        """See `brein.index.Index.search`."""
 
 
 class Search(NamedTuple):
@@ -94,12 +101,12 @@ def search(argument: dict[str, Any]) -> Measurement:
         for share in settings["filter_shares"]
     }
     yield
-    singles = _singles(made, queries, order, settings)
+    singles = singles(made, queries, order, settings)
     peak, kinds = Samples.of(trial.peak_memory(), "memory.peak"), trial.memory_by_kind()
     batches = _batches(made, queries[:_BATCH], settings["k"], settings["batch_seconds"])
     few = order[: settings["filtered_searches"]]
     filtered = {share: _filtered(made, queries, few, rows) for share, rows in allowed.items()}
-    judge = _Judge(argument, queries)
+    judge = Judge(argument, queries)
     return trial.report(
         judge.singles(made, singles),
         peak,
@@ -110,9 +117,10 @@ def search(argument: dict[str, Any]) -> Measurement:
     )
 
 
-def _singles(
-    made: Index, queries: FloatArray, order: npt.NDArray[np.int64], settings: dict[str, Any]
+def singles(
+    made: Searched, queries: FloatArray, order: npt.NDArray[np.int64], settings: dict[str, Any]
 ) -> list[Search]:
+    """Search the queries one by one in the given order, again from its start where it ends."""
     rows = [int(order[turn % len(queries)]) for turn in range(settings["searches"])]
     return _one_by_one(queries, rows, lambda query: made.search(query, settings["k"]).ids[0])
 
@@ -164,7 +172,7 @@ def _sizes(made: Index) -> list[Samples]:
     ]
 
 
-class _Judge:
+class Judge:
     """Compares what was found with the exact neighbours."""
 
     def __init__(self, argument: dict[str, Any], queries: FloatArray) -> None:
@@ -174,7 +182,7 @@ class _Judge:
         self._query_ids = argument["query_ids"]
         self._nearest = np.load(argument["truth"])
 
-    def singles(self, made: Index, timed: list[Search]) -> Samples:
+    def singles(self, made: Searched, timed: list[Search]) -> Samples:
         """The timed searches as samples, each query's first one with its recall.
 
         Recall at 100 is that of one more search, in a batch, because the timed ones ask for fewer.
