@@ -101,14 +101,14 @@ def search(argument: dict[str, Any]) -> Measurement:
         for share in settings["filter_shares"]
     }
     yield
-    singles = singles(made, queries, order, settings)
+    one_by_one = singles(made, queries, order, settings)
     peak, kinds = Samples.of(trial.peak_memory(), "memory.peak"), trial.memory_by_kind()
     batches = _batches(made, queries[:_BATCH], settings["k"], settings["batch_seconds"])
     few = order[: settings["filtered_searches"]]
     filtered = {share: _filtered(made, queries, few, rows) for share, rows in allowed.items()}
     judge = Judge(argument, queries)
     return trial.report(
-        judge.singles(made, singles),
+        judge.singles(made, one_by_one),
         peak,
         batches,
         *(judge.filtered(share, allowed[share], found) for share, found in filtered.items()),
