@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from bench import process
-from bench.artifacts import Store
+from bench.artifacts import Artifact, Store
 from bench.machine import usable_cores, versions
 from bench.workload.dataset import IntArray, TextDataset, VectorDataset
 from brein import embedding
 from brein.config import EngineConfig
 from brein.embedding import EmbeddingConfig
 
+FORMAT = 1  # of the stored vectors; a change makes every older artifact unreachable
 _LIBRARIES = ("torch", "sentence-transformers", "transformers", "tokenizers", "numpy")
 
 
@@ -33,14 +34,25 @@ class Vectors:
     truth_metric: str | None = None
 
 
+def text_artifact(dataset: TextDataset, config: EmbeddingConfig) -> Artifact:
+    """What `of_text` makes, known without making it."""
+    made_by = {name: version for name, version in versions().items() if name in _LIBRARIES}
+    identity = embedding.identity(config)
+    content = {"dataset": dataset.sha256, "embedding": identity, "versions": made_by, "format": FORMAT}
+    return Artifact("embeddings", content)
+
+
+def vector_artifact(dataset: VectorDataset) -> Artifact:
+    """What `of_vectors` makes, known without making it."""
+    return Artifact("vectors", {"dataset": dataset.sha256, "format": FORMAT})
+
+
 def of_text(dataset: TextDataset, config: EmbeddingConfig, store: Store) -> Vectors:
     """Embed documents and queries, or find them embedded.
 
     Raises:
         UsageError: the model is missing or is not the expected one.
     """
-    made_by = {name: v for name, v in versions().items() if name in _LIBRARIES}
-    content = {"dataset": dataset.sha256, "embedding": embedding.identity(config), "versions": made_by}
 
     def build(folder: Path) -> None:
         texts = {
@@ -51,7 +63,7 @@ def of_text(dataset: TextDataset, config: EmbeddingConfig, store: Store) -> Vect
         }
         process.call("bench.workload.embeddings:embed", texts, threads=usable_cores())
 
-    folder = store.get_or_build("embeddings", content, build)
+    folder = store.get_or_build(*text_artifact(dataset, config), build)
     return _stored(dataset.name, folder, tuple(query.id for query in dataset.queries))
 
 
@@ -62,7 +74,7 @@ def of_vectors(dataset: VectorDataset, store: Store) -> Vectors:
         np.save(folder / "vectors.npy", dataset.vectors)
         np.save(folder / "queries.npy", dataset.queries)
 
-    folder = store.get_or_build("vectors", {"dataset": dataset.sha256}, build)
+    folder = store.get_or_build(*vector_artifact(dataset), build)
     ids = tuple(str(row) for row in range(len(dataset.queries)))
     return _stored(dataset.name, folder, ids, dataset.truth, dataset.truth_metric)
 

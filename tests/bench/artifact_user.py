@@ -1,7 +1,7 @@
 """A process that uses the store, one step for each line it is told on standard input.
 
 python artifact_user.py ROOT: `get TEXT` gets the artifact of that text and says its folder, `build TEXT` the
-same but waits for a line while it builds, `child` starts a process that outlives this one and says its number.
+same but waits for a line while it builds, `child` starts a process that outlives this one and says its id.
 """
 
 import subprocess
