@@ -37,8 +37,8 @@ def main(argv: list[str]) -> int:
         return _fail(f"command {name!r} is unknown; known commands: {', '.join(COMMANDS)}", 2)
     try:
         return int(_command(name).main(rest))
-    except KeyboardInterrupt:
-        return _fail("interrupted; earlier runs are untouched", 130)
+    except KeyboardInterrupt as error:
+        return _fail(f"interrupted; {error or 'earlier runs are untouched'}", 130)
     except Exception as error:
         return _fail(*explain(error))
 

@@ -95,10 +95,77 @@ DatasetConfig = Annotated[
 TextConfig = PydocsConfig | BeirConfig
 
 
+# --- workloads -----------------------------------------------------------------------------------
+
+
+class Repetition(Settings):
+    """Requests that come back soon."""
+
+    repetition: float = Field(
+        ge=0, lt=1, description="probability that a request repeats one of the last `window` requests"
+    )
+    window: int = Field(ge=1, le=1_000_000, description="requests back that may be repeated")
+
+
+class UniformPopularity(Repetition):
+    """Every query is as likely as any other."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class ZipfPopularity(Repetition):
+    """The query of rank r is asked with probability proportional to r^-exponent."""
+
+    kind: Literal["zipf"] = "zipf"
+    exponent: float = Field(ge=0, le=10, description="popularity skew; 0 is uniform")
+    drift: float = Field(
+        ge=0, le=10, description="share of the ranks that exchange queries in 1,000 requests, on average"
+    )
+
+
+class TracePopularity(Settings):
+    """Requests of a file, in their order: cut to as many as are asked for, or begun again."""
+
+    kind: Literal["trace"] = "trace"
+    path: Path = Field(description="a text file, one entry a line, or a CSV file")
+    column: str | None = Field(min_length=1, description="the CSV file's column; null: it is a text file")
+
+
+Popularity = Annotated[
+    UniformPopularity | ZipfPopularity | TracePopularity, Field(discriminator="kind")
+]
+
+
+class ChangeStep(Settings):
+    """Insert or delete vectors `start` up to, but not including, `end`."""
+
+    operation: Literal["insert", "delete"]
+    start: float = Field(ge=0, description="in the runbook's unit")
+    end: float = Field(gt=0, description="in the runbook's unit")
+
+
+class SearchStep(Settings):
+    """Search what is there."""
+
+    operation: Literal["search"] = "search"
+
+
+class RunbookConfig(Settings):
+    """Steps that change an index and search it, as those of big-ann-benchmarks' streaming track."""
+
+    name: str = Field(min_length=1)
+    unit: Literal["share", "row"] = Field(
+        description="whether start and end are shares of the vectors, or row numbers"
+    )
+    steps: tuple[Annotated[ChangeStep | SearchStep, Field(discriminator="operation")], ...] = Field(
+        min_length=1
+    )
+
+
 # --- suites and trials ---------------------------------------------------------------------------
 
 
-MemoryPart = Literal["search", "ingest", "cache", "shards", "storage", "coding"]
+MemoryPart = Literal["search", "ingest", "cache", "shards", "storage", "coding", "mixed", "streaming"]
 Share = Annotated[float, Field(gt=0, le=1)]
 IndexShards = Annotated[int, Field(ge=1, le=256)]
 StorageShards = Annotated[int, Field(ge=1, le=64)]
@@ -119,7 +186,10 @@ class MemoryConfig(Settings):
         ge=1, description="documents ingested afresh in one call, the same in every trial"
     )
     cache_keys: int = Field(ge=1, le=1_000_000, description="different requests to the search cache")
-    cache_requests: int = Field(ge=1, description="requests of the Zipf stream over them")
+    cache_requests: int = Field(ge=1, description="requests of the stream over them")
+    cache_rate: float = Field(
+        gt=0, description="requests in a second of the virtual clock by which the entries of the cache age"
+    )
     shard_counts: tuple[IndexShards, ...] = Field(
         min_length=1, description="numbers of shards of the index; costs are over 1, where that is among them"
     )
@@ -130,14 +200,50 @@ class MemoryConfig(Settings):
     storage_reads: int = Field(ge=1, description="reads of ten documents for each of these numbers")
     coding_vectors: int = Field(ge=1, description="vectors coded and searched exactly, at most")
     coding_queries: int = Field(ge=1, description="queries that search them, at most")
+    mixed_vectors: int = Field(ge=2, description="vectors taken, at most; the index begins with half of them")
+    mixed_operations: int = Field(ge=1, description="searches, inserts and deletes, one vector each")
+    mixed_inserts: float = Field(ge=0, lt=1, description="share of the operations that insert")
+    mixed_deletes: float = Field(ge=0, lt=1, description="share of the operations that delete")
+    mixed_stages: int = Field(ge=1, le=100, description="equal stretches of the stream, reported apart")
+    streaming_vectors: int = Field(ge=1, description="vectors that the runbook is about, at most")
+    streaming_searches: int = Field(ge=1, description="timed searches in each search step")
+
+    @model_validator(mode="after")
+    def _mixed_leaves_room_for_searches(self) -> MemoryConfig:
+        writes = self.mixed_inserts + self.mixed_deletes
+        if writes >= 1:
+            raise ValueError(f"mixed_inserts + mixed_deletes = {writes:g}: must be below 1; the rest search")
+        return self
 
 
 class QueryConfig(Settings):
     """What the query suite does in each trial."""
 
     k: int = Field(ge=10, le=1000, description="hits a search asks for; quality is judged at 10")
-    requests: int = Field(ge=1, description="requests of the Zipf stream")
-    zipf_exponent: float = Field(ge=0, le=10, description="popularity skew of that stream; 0 is uniform")
+    requests: int = Field(ge=1, description="requests of the stream that `popularity` describes")
+    filter_shares: tuple[Share, ...] = Field(description="shares of documents that filtered queries allow")
+    filtered_queries: int = Field(ge=1, description="queries asked for each of these shares, at most")
+
+
+LabPart = Literal["known_answers", "aa", "cost"]
+HnswM = Annotated[int, Field(ge=2, le=512)]
+HnswEfSearch = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class LabConfig(Settings):
+    """What the lab suite does in each trial."""
+
+    parts: tuple[LabPart, ...] = Field(min_length=1, description="which parts run")
+    data: SyntheticConfig = Field(description="vectors it measures on")
+    planted_bytes: int = Field(
+        ge=2**20, description="bytes of memory to find again, the process's own and as many of a file"
+    )
+    searches: int = Field(ge=20, description="timed single-query searches of a process; p50 needs 20")
+    comparisons: int = Field(ge=1, description="A/A comparisons in each trial")
+    pairs: int = Field(ge=5, description="pairs of processes in a comparison; an interval needs at least 5")
+    grid_M: tuple[HnswM, ...] = Field(min_length=1, description="HNSW builds of the sweep")
+    grid_efSearch: tuple[HnswEfSearch, ...] = Field(min_length=1, description="what each is searched with")
+    grid_repeats: int = Field(ge=1, le=1000, description="processes for each of these groups")
 
 
 class SuitesConfig(Settings):
@@ -145,6 +251,7 @@ class SuitesConfig(Settings):
 
     memory: MemoryConfig
     query: QueryConfig
+    lab: LabConfig
 
 
 class TrialConfig(Settings):
@@ -156,6 +263,30 @@ class TrialConfig(Settings):
     timeout: float = Field(
         gt=0, le=86_400, description="seconds after which a trial is stopped and recorded as failed"
     )
+    memory: int | None = Field(
+        ge=1, description="bytes that each process of a trial may allocate for itself; null: no limit"
+    )
+    cores: int | None = Field(ge=1, description="cores a trial may use, the first usable ones; null: all")
+    noise: float | None = Field(
+        gt=0,
+        description="a trial beside which the calibration loop took longer than when the run began by more "
+        "than this share met a noisy machine; null: noise is recorded, not judged",
+    )
+
+
+class TierConfig(Settings):
+    """The hardware a run is meant for; what the machine lacks skips the run, what it has more is not used."""
+
+    cores: int | None = Field(ge=1, description="cores; null: whatever there is")
+    memory: int | None = Field(ge=1, description="bytes of main memory; null: whatever there is")
+
+
+class ObjectiveConfig(Settings):
+    """What the cheapest configuration of a sweep must meet; null: no bound. It changes nothing measured."""
+
+    recall: float | None = Field(ge=0, le=1, description="recall@10, at least")
+    p95: float | None = Field(gt=0, description="seconds of the 95th percentile of latency, at most")
+    memory: float | None = Field(gt=0, description="bytes per vector the index holds in memory, at most")
 
 
 class ProfilerConfig(Settings):
@@ -208,14 +339,18 @@ class ExperimentConfig(Settings):
     suites: tuple[str, ...] = Field(min_length=1, description="what is measured, in order")
     suite: SuitesConfig
     dataset: DatasetConfig
+    popularity: Popularity
+    runbook: RunbookConfig
     embedding: EmbeddingConfig
     index: IndexConfig
     cache: CacheConfig
     storage: StorageConfig
     agents: AgentsConfig
     memory_limit: int | None = Field(ge=1, description="bytes of memory the engine may hold; null: no limit")
+    tier: TierConfig
     trial: TrialConfig
     profiler: ProfilerConfig
+    objective: ObjectiveConfig
     baseline: BaselineConfig
     paths: PathsConfig
     inert: dict[str, int | float | bool | str] = Field(
@@ -271,19 +406,27 @@ def from_overrides(overrides: list[str]) -> ExperimentConfig:
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3", job_name="bench"):
             return read(compose("config", overrides=overrides))
-    except MissingConfigException as error:
+    except Exception as error:
+        raise refusal(error) from None
+
+
+def refusal(error: Exception) -> Exception:
+    """An error of composing, Hydra's own put in the lab's words."""
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+
+    if isinstance(error, MissingConfigException):
         options = f"; known: {', '.join(error.options)}" if error.options else ""
-        raise UsageError(f"{error.missing_cfg_file} is unknown{options}") from None
-    except OverrideParseException as error:
-        raise UsageError(f"{error.override!r} cannot be read as KEY=VALUE or GROUP=OPTION") from None
-    except HydraException as error:
-        raise UsageError(_unknown_key(error) or one_line(error)) from None
+        return UsageError(f"{error.missing_cfg_file} is unknown{options}")
+    if isinstance(error, OverrideParseException):
+        return UsageError(f"{error.override!r} cannot be read as KEY=VALUE or GROUP=OPTION")
+    if isinstance(error, HydraException):
+        return UsageError(_unknown_key(error) or one_line(error))
+    return error
 
 
 def _unknown_key(error: Exception) -> str | None:

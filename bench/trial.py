@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench import record
 from bench.config import TrialConfig
 from bench.errors import BenchError
-from bench.machine import compute_threads
+from bench.machine import compute_threads, usable_cores
 from bench.metrics import COLUMNS, label_text
 from bench.process import Child
 
@@ -80,73 +84,212 @@ def report(*samples: Samples, **facts: Any) -> dict[str, Any]:
     return {"rows": [row for series in samples for row in series.rows], "facts": facts}
 
 
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One experiment: what its suites give, how its trials run, and where each is kept once it has ended.
+
+    `name` is its own among the cells of a sweep.
+    """
+
+    name: str
+    works: Sequence[Work]
+    config: TrialConfig
+    kept: Kept
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One process to come: a plan of a cell, for the `repeat`-th time."""
+
+    cell: Cell
+    plan: Plan
+    repeat: int
+
+    @property
+    def config(self) -> TrialConfig:
+        """How the trial runs."""
+        return self.cell.config
+
+    @property
+    def seed(self) -> int:
+        """A seed for every suite, phase and repeat, the same in every run and in every cell of a sweep."""
+        return self._drawn()
+
+    @property
+    def turn(self) -> int:
+        """A number by which the tasks of a round are put in order, whatever other cells there are."""
+        return self._drawn("cell", self.cell.name)
+
+    def _drawn(self, *of: str) -> int:
+        parts = (str(self.config.seed), self.plan.suite, self.plan.phase, str(self.repeat), *of)
+        return int.from_bytes(hashlib.sha256("/".join(parts).encode()).digest()[:4], "big")
+
+    @property
+    def argument(self) -> dict[str, Any]:
+        """What the plan's function is given."""
+        return {**self.plan.argument, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One trial that has ended, and its rows; it has none where it failed."""
+
+    trial: record.Trial
+    rows: Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What the repeats of all plans gave: one `record.Trial` each, and the samples of those that ended."""
+    """What the trials of a cell gave: one `record.Trial` each, and the samples of those that ended well."""
 
     trials: list[record.Trial]
     samples: pd.DataFrame
 
 
-def run_all(works: Sequence[Work], config: TrialConfig, say: Callable[[str], None]) -> Outcome:
-    """Run every plan `config.repeats` times, in rounds, so that drift of the machine meets all alike.
+class Kept:
+    """The ended trials of one cell, in its folder: what a resumed sweep need not run again.
 
-    The processes of a round prepare side by side, then measure one at a time. A trial that crashes, is killed
-    or runs too long is recorded as failed, and the rest goes on.
+    A trial is found again only by what would run the same way: its function, argument and seed, its limits,
+    the machine, the versions and the commit.
     """
-    plans = [plan for work in works for plan in work.plans]
-    trials: list[record.Trial] = []
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self._folder = folder / "trials"
+        self._identity = identity
+
+    def has(self, task: Task) -> bool:
+        """Whether the trial has ended before."""
+        return self._path(task).exists()
+
+    def get(self, task: Task) -> Ended:
+        """The trial as it ended."""
+        found = json.loads(gzip.decompress(self._path(task).read_bytes()))
+        return Ended(record.Trial.model_validate_json(json.dumps(found["trial"])), found["rows"])
+
+    def keep(self, task: Task, ended: Ended) -> None:
+        """Write a trial to disk, whole or not at all."""
+        self._folder.mkdir(exist_ok=True)
+        data = json.dumps({"trial": ended.trial.model_dump(mode="json"), "rows": ended.rows})
+        record.write_atomically(self._path(task), gzip.compress(data.encode(), 1))
+
+    def clear(self) -> None:
+        """Remove the files, once the cell's record holds what is in them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, task: Task) -> Path:
+        content = {
+            "target": task.plan.target,
+            "argument": task.argument,
+            "config": task.config.model_dump(mode="json"),
+            **self._identity,
+        }
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return self._folder / f"{task.plan.suite}-{task.repeat}-{digest[:16]}.json.gz"
+
+
+# Runs tasks, in their order where it runs one at a time, and gives each when it has ended.
+Place = Callable[[Sequence[Task]], Iterator[tuple[Task, Ended]]]
+
+
+def schedule(cells: Sequence[Cell]) -> list[Task]:
+    """Every trial of every cell, in rounds, so that drift of the machine meets all cells alike.
+
+    A round has each plan of each cell once, in an order drawn from the seed.
+    """
+    repeats = max((cell.config.repeats for cell in cells), default=0)
+    rounds = [
+        [
+            Task(cell, plan, repeat)
+            for cell in cells
+            if repeat < cell.config.repeats
+            for work in cell.works
+            for plan in work.plans
+        ]
+        for repeat in range(repeats)
+    ]
+    return [task for tasks in rounds for task in sorted(tasks, key=lambda task: task.turn)]
+
+
+def run_all(
+    cells: Sequence[Cell], missing: Sequence[Task], place: Place, tell: Callable[[Task, Ended], None]
+) -> Iterator[tuple[Cell, Outcome]]:
+    """Run the trials that are `missing` (see `to_run`), and give each cell with its outcome.
+
+    A cell comes as soon as its last trial has ended. A trial that crashes, is killed or runs too long is
+    recorded as failed, and the rest goes on. `tell` is told of each trial run.
+    """
+    left = Counter(task.cell for task in missing)
+    for cell in (cell for cell in cells if not left[cell]):
+        yield cell, _outcome(cell)
+        cell.kept.clear()  # by now the caller has written the outcome
+    for task, ended in place(missing):
+        task.cell.kept.keep(task, ended)
+        tell(task, ended)
+        left[task.cell] -= 1
+        if not left[task.cell]:
+            yield task.cell, _outcome(task.cell)
+            task.cell.kept.clear()
+
+
+def to_run(cells: Sequence[Cell]) -> list[Task]:
+    """The trials of these cells that have not ended before, in the order in which they run."""
+    return [task for task in schedule(cells) if not task.cell.kept.has(task)]
+
+
+def _outcome(cell: Cell) -> Outcome:
+    trials = []
     rows = [
         {"suite": row["series"].partition(".")[0], "repeat": 0, **row}
-        for work in works
+        for work in cell.works
         for samples in work.known
         for row in samples.rows
     ]
-    for repeat in range(config.repeats):
-        say(f"repeat {repeat + 1} of {config.repeats}")
-        for trial, made in _run_round(plans, repeat, config):
-            trials.append(trial)
-            rows += [{"suite": trial.suite, "repeat": repeat, **row} for row in made]
+    for task in schedule([cell]):
+        ended = cell.kept.get(task)
+        trials.append(ended.trial)
+        rows += [{"suite": task.plan.suite, "repeat": task.repeat, **row} for row in ended.rows]
     return Outcome(trials, frame(rows))
 
 
-def _run_round(
-    plans: Sequence[Plan], repeat: int, config: TrialConfig
-) -> Iterator[tuple[record.Trial, list[dict[str, Any]]]]:
-    threads = compute_threads(config.threads)
+def here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
+    """Run tasks on this machine: a few processes prepare side by side, then measure one at a time."""
+    side_by_side = max(2, usable_cores())
+    for start in range(0, len(tasks), side_by_side):
+        yield from _side_by_side(tasks[start : start + side_by_side])
+
+
+def _side_by_side(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
     with ExitStack() as stack:
         children = []
-        for plan in plans:
-            argument = {**plan.argument, "seed": _seed(config.seed, plan, repeat)}
-            children.append(stack.enter_context(Child(plan.target, argument, threads=threads)))
-        for child in children:
-            child.wait_until_prepared(config.timeout)
-        for plan, child in zip(plans, children, strict=True):
-            yield _measure(plan, child, repeat, config)
+        for task in tasks:
+            threads = compute_threads(task.config.threads)
+            children.append(stack.enter_context(Child(task.plan.target, task.argument, threads=threads)))
+        for task, child in zip(tasks, children, strict=True):
+            child.wait_until_prepared(task.config.timeout)
+        for task, child in zip(tasks, children, strict=True):
+            yield task, _measure(task, child)
 
 
-def _measure(
-    plan: Plan, child: Child, repeat: int, config: TrialConfig
-) -> tuple[record.Trial, list[dict[str, Any]]]:
+def _measure(task: Task, child: Child) -> Ended:
     started_at, start = datetime.now(UTC), time.perf_counter()
     result: dict[str, Any] = {"rows": [], "facts": {}}
     reason = None
     try:
-        result = child.result(config.timeout)
+        result = child.result(task.config.timeout)
     except BenchError as error:
         reason = str(error)
     trial = record.Trial(
-        suite=plan.suite,
-        phase=plan.phase,
-        repeat=repeat,
-        seed=_seed(config.seed, plan, repeat),
+        suite=task.plan.suite,
+        phase=task.plan.phase,
+        repeat=task.repeat,
+        seed=task.seed,
         status="failed" if reason else "ok",
         reason=reason,
         started_at=started_at.isoformat(timespec="seconds"),
         wall=time.perf_counter() - start,
-        facts={"threads": compute_threads(config.threads), **result["facts"]},
+        facts={"threads": compute_threads(task.config.threads), **result["facts"]},
     )
-    return trial, result["rows"]
+    return Ended(trial, result["rows"])
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -154,12 +297,6 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-
-
-def _seed(base: int, plan: Plan, repeat: int) -> int:
-    """A seed of its own for every trial, the same in every run."""
-    digest = hashlib.sha256(f"{base}/{plan.suite}/{plan.phase}/{repeat}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
 
 
 def peak_memory() -> int:

@@ -5,182 +5,239 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from bench import config, machine, metrics, record, reports, suites, trial, validity, workload
-from bench.artifacts import Store
-from bench.config import ExperimentConfig, TextConfig
+from bench import config, launcher, machine, metrics, record, reports, suites, sweeper, trial, validity
 from bench.decide import baseline
+from bench.durations import Durations
 from bench.errors import MeasurementError, UsageError, explain
+from bench.frontier import Failure
+from bench.launcher import Cell, Done, Refused, Sweep
 from bench.record import RunRecord
 from bench.reports import terminal
-from bench.workload import synthetic
-from brein import embedding
+from bench.reports.progress import Progress
 
 if TYPE_CHECKING:
-    import pandas as pd
     from omegaconf import DictConfig
 
-SUMMARY = "measure an engine and answer against the documented baseline"
+T = TypeVar("T")
+SUMMARY = "measure an engine, or a sweep of configurations, and answer against the documented baseline"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The lab's own flags, which Hydra does not know."""
+
+    json: bool = False
+    dry_run: bool = False
+    resume: Path | None = None
 
 
 def main(argv: list[str]) -> int:
     """Run one experiment, or a sweep of them, and return the exit code."""
-    as_json = "--json" in argv
-    overrides = [argument for argument in argv if argument != "--json"]
-    flags = [argument for argument in overrides if argument.startswith("-")]
-    if not flags:
+    flags, arguments = _flags(argv)
+    if flags.resume is not None:
+        if arguments:
+            raise UsageError(
+                f"--resume FOLDER takes no more; {' '.join(arguments)} would change what was begun"
+            )
+        arguments = _begun(flags.resume)
+    elif not any(argument.startswith(("-", "+sweep=")) for argument in arguments):
         # Before Hydra makes the run's folder, or writes into the one it is given.
-        config.from_overrides(overrides)
-        for override in overrides:
-            if override.startswith("hydra.run.dir="):
-                _refuse_used(Path(override.partition("=")[2]))
-    codes: list[int] = []
-    runs: list[tuple[Path, RunRecord]] = []
-
-    def task(composed: DictConfig) -> None:
-        # Hydra would add lines of its own to an error, and end a sweep at its first.
-        try:
-            folder, made = _run(config.read(composed), as_json)
-            runs.append((folder, made))
-            code = 0 if made.validity.valid else MeasurementError.exit_code
-        except Exception as error:
-            message, code = explain(error)
-            sys.stderr.write(f"bench: {message}\n")
-        codes.append(code)
-
-    sys.argv = ["python -m bench run", *overrides]  # where hydra.main looks
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(task)()
-    if as_json and runs:
-        answers = [{"folder": str(folder), "record": made.model_dump(mode="json")} for folder, made in runs]
-        sys.stdout.write(json.dumps({"runs": answers} if flags else answers[0]) + "\n")
-    elif len(runs) > 1:
-        _console().print(terminal.comparison([made for _, made in runs]))
-    return max(codes, default=0)
+        config.from_overrides(arguments)
+        _refuse_used(arguments)
+    session = Session(flags)
+    launcher.register()
+    sys.argv = ["python -m bench run", *arguments]  # where hydra.main looks
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(session)()
+    return max(session.codes, default=0)
 
 
-def _run(experiment: ExperimentConfig, as_json: bool) -> tuple[Path, RunRecord]:
-    """One run, into the folder Hydra made for it: that folder, and the record in it."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    overrides = list(HydraConfig.get().overrides.task)
-    with _own_folder(folder):
-        made, samples = measure(
-            experiment, _run_id(folder, experiment), overrides, _progress(Console(stderr=True))
-        )
-        record.write(made, samples, folder)
-    page = reports.write(made, samples, folder)
-    if not as_json:
-        console = _console()
-        console.print(terminal.table(made))
-        console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False, markup=False)
-    return folder, made
+def _flags(argv: list[str]) -> tuple[Flags, list[str]]:
+    """Take the lab's own flags off.
+
+    Raises:
+        UsageError: --resume names no folder.
+    """
+    rest = [argument for argument in argv if argument not in ("--json", "--dry-run")]
+    resume = None
+    if "--resume" in rest:
+        place = rest.index("--resume")
+        if place + 1 == len(rest):
+            raise UsageError("--resume needs the folder of the run or sweep to go on with")
+        resume = Path(rest[place + 1])
+        del rest[place : place + 2]
+    return Flags("--json" in argv, "--dry-run" in argv, resume), rest
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 100)
+def _refuse_used(arguments: Sequence[str]) -> None:
+    """Raises UsageError: the run is to go into a folder that holds one already."""
+    for argument in arguments:
+        folder = Path(argument.removeprefix("hydra.run.dir="))
+        if argument.startswith("hydra.run.dir=") and (folder / ".hydra").exists():
+            raise UsageError(
+                f"{folder} holds a run already; choose another hydra.run.dir, or --resume {folder}"
+            )
 
 
-def _refuse_used(folder: Path) -> None:
-    """Raises UsageError: the folder holds a run."""
+def _begun(folder: Path) -> list[str]:
+    """The arguments of the run or sweep in a folder, to go on in it.
+
+    Raises:
+        UsageError: nothing was begun there, or it ended.
+    """
+    quoted = "'" + str(folder.absolute()).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if (folder / "multirun.yaml").exists():
+        return [*sweeper.arguments(folder / "multirun.yaml"), f"hydra.sweep.dir={quoted}"]
+    if (folder.parent / "multirun.yaml").exists():
+        raise UsageError(f"{folder} is one cell of a sweep; resume {folder.parent}")
     if (folder / "record.json").exists():
-        raise UsageError(f"{folder} holds a run already; choose another hydra.run.dir")
+        raise UsageError(f"{folder} holds a finished run; there is nothing to resume")
+    if not (folder / ".hydra" / "hydra.yaml").exists():
+        raise UsageError(f"{folder} holds no run or sweep; give the folder that one was begun in")
+    return [*sweeper.arguments(folder / ".hydra" / "hydra.yaml"), f"hydra.run.dir={quoted}"]
+
+
+@dataclass
+class Session:
+    """What Hydra calls: itself with the configuration of a single run, `sweep` with all cells of a sweep."""
+
+    flags: Flags
+    codes: list[int] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def __call__(self, composed: DictConfig) -> None:
+        """Measure a single run, in the folder that Hydra made for it."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with _own_folder(folder):
+                cell = Cell(list(HydraConfig.get().overrides.task), folder, config.read(composed))
+                runs = self._measure([cell], folder)
+        except Exception as error:
+            self._fail([], error)  # Hydra would add lines of its own
+            return
+        for ended, made in runs:
+            self._show(_answer(ended, made), terminal.table(made), ended / "report.html")
+
+    def sweep(self, sweep: Sweep) -> None:
+        """Measure every cell of a sweep that is not finished, then compare all."""
+        if self.flags.resume is None and (sweep.folder / "multirun.yaml").exists():
+            raise UsageError(f"{sweep.folder} holds a sweep already; --resume goes on with it")
+        cells = self._without_refused(sweep.cells)
+        if not self.flags.dry_run:
+            sweep.make_folder()
+        runs = self._measure(cells, sweep.folder)
+        if runs:
+            objective = cells[0].config.objective
+            page = reports.write_sweep(runs, sweep.folder, objective, self.failures)
+            answer = {"runs": [_answer(*run) for run in runs]}
+            self._show(answer, terminal.sweep(runs, objective, self.failures), page)
+
+    def _measure(self, cells: Sequence[Cell], folder: Path) -> list[tuple[Path, RunRecord]]:
+        """Bring every cell to its record, in the folder of each; none where only the plan is asked for."""
+        here = machine.describe()
+        launcher.check_comparable(cells, here)
+        progress = Progress(Console(stderr=True))
+        unfinished = [cell for cell in cells if not cell.finished]
+        prepared = self._without_refused(list(launcher.prepare(unfinished, progress.say)))
+        for one in prepared:
+            one.cell.make_folder()
+        sitting = launcher.Sitting(prepared, here)
+        try:
+            with progress.trials(sitting.trials, _durations(cells)) as tell:
+                for done in sitting.measure(trial.here, tell):
+                    _conclude(done)
+        except KeyboardInterrupt:
+            if any(folder.rglob("trials/*")):
+                raise KeyboardInterrupt(f"python -m bench run --resume {_relative(folder)} goes on") from None
+            raise
+        runs = [(cell.folder, record.read(cell.folder)[0]) for cell in cells if cell.finished]
+        self.codes += [0 if made.validity.valid else MeasurementError.exit_code for _, made in runs]
+        return runs
+
+    def _without_refused(self, cells: Sequence[T | Refused]) -> list[T]:
+        """The cells that can be measured; the others' errors are said."""
+        for cell in cells:
+            if isinstance(cell, Refused):
+                self._fail(cell.overrides, cell.error)
+        return [cell for cell in cells if not isinstance(cell, Refused)]
+
+    def _fail(self, overrides: list[str], error: Exception) -> None:
+        message, code = explain(error)
+        sys.stderr.write(f"bench: {': '.join([*([' '.join(overrides)] if overrides else []), message])}\n")
+        self.codes.append(code)
+        self.failures.append(Failure(overrides, message))
+
+    def _show(self, answer: object, table: RenderableType, page: Path) -> None:
+        if self.flags.json:
+            sys.stdout.write(json.dumps(answer) + "\n")
+        else:
+            console = Console(width=None if sys.stdout.isatty() else 100)
+            console.print(table)
+            console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _conclude(done: Done) -> None:
+    """Derive the metrics, judge, and write a cell's record and reports."""
+    cell, experiment, works = done.prepared.cell, done.prepared.experiment, done.prepared.works
+    measured = metrics.derive(done.outcome.samples)
+    trials = done.outcome.trials
+    conditions = {series: text for work in works for series, text in work.conditions.items()}
+    skipped = {names: reason for work in works for names, reason in work.skipped.items()}
+    made = RunRecord(
+        run_id=_run_id(cell),
+        started_at=done.prepared.started_at,
+        wall=done.wall,
+        command=cell.overrides,
+        experiment=cell.config.model_dump(mode="json"),
+        not_used_yet=[*cell.config.engine.unused(), *cell.config.inert],
+        machine=done.machine,
+        versions=machine.versions(),
+        git=machine.commit(),
+        dataset=suites.facts(experiment.dataset),
+        memory_vectors=experiment.memory_vectors and suites.facts(experiment.memory_vectors),
+        trials=trials,
+        metrics=measured,
+        conditions=conditions,
+        skipped=skipped,
+        validity=validity.judge(cell.config.suites, trials, measured, done.machine),
+        baseline=cell.config.baseline.name,
+        verdicts=baseline.judge(cell.config.baseline, measured, trials, conditions, skipped),
+    )
+    record.write(made, done.outcome.samples, cell.folder)
+    reports.write(made, done.outcome.samples, cell.folder)
+
+
+def _answer(folder: Path, made: RunRecord) -> dict[str, object]:
+    return {"folder": str(folder), "record": made.model_dump(mode="json")}
 
 
 @contextmanager
 def _own_folder(folder: Path) -> Iterator[None]:
-    """Refuse a folder that holds a run already; leave none behind for a run that measured nothing.
-
-    Raises:
-        UsageError: the folder holds a run.
-    """
-    _refuse_used(folder)
+    """Leave no folder behind for a run that measured nothing."""
     try:
         yield
-    except BaseException:
+    finally:
         if {path.name for path in folder.iterdir()} <= {".hydra"}:
             shutil.rmtree(folder)
-        raise
 
 
-def measure(
-    experiment: ExperimentConfig, run_id: str, overrides: list[str], say: Callable[[str], None]
-) -> tuple[RunRecord, pd.DataFrame]:
-    """Load the data, make what the trials need, run them, derive the metrics, judge.
-
-    Raises:
-        UsageError: the data or the configuration cannot be used; nothing was measured.
-    """
-    baseline.check(experiment.baseline)
-    started_at, start = datetime.now(UTC), time.perf_counter()
-    described = machine.describe()
-    prepared = _prepare(experiment, say)
-    chosen = [suites.SUITES[suite] for suite in experiment.suites]
-    for suite in chosen:
-        suite.check(prepared)
-    works = [work for suite in chosen for work in suite.plan(prepared)]
-    outcome = trial.run_all(works, experiment.trial, say)
-    measured = metrics.derive(outcome.samples)
-    conditions = {series: text for work in works for series, text in work.conditions.items()}
-    skipped = {names: reason for work in works for names, reason in work.skipped.items()}
-    made = RunRecord(
-        run_id=run_id,
-        started_at=started_at.isoformat(timespec="seconds"),
-        wall=time.perf_counter() - start,
-        command=overrides,
-        experiment=experiment.model_dump(mode="json"),
-        not_used_yet=[*experiment.engine.unused(), *experiment.inert],
-        machine=described,
-        versions=machine.versions(),
-        git=machine.commit(),
-        dataset=suites.facts(prepared.dataset),
-        memory_vectors=prepared.memory_vectors and suites.facts(prepared.memory_vectors),
-        trials=outcome.trials,
-        metrics=measured,
-        conditions=conditions,
-        skipped=skipped,
-        validity=validity.judge(experiment.suites, outcome.trials, measured, described),
-        baseline=experiment.baseline.name,
-        verdicts=baseline.judge(experiment.baseline, measured, outcome.trials, conditions, skipped),
-    )
-    return made, outcome.samples
-
-
-def _prepare(experiment: ExperimentConfig, say: Callable[[str], None]) -> suites.Experiment:
-    say(f"load dataset {experiment.dataset.kind}")
-    store = Store(experiment.paths.artifacts.absolute(), say)
-    tokenizer = embedding.tokenizer(experiment.embedding)
-    fetched = experiment.paths.datasets.absolute()
-    dataset = workload.load(experiment.dataset, store, tokenizer, fetched)
-    vectors = None
-    if isinstance(experiment.dataset, TextConfig) and "memory" in experiment.suites:
-        searched = experiment.dataset.memory_vectors
-        vectors = synthetic.load(searched) if searched else None
-    return suites.Experiment(experiment, dataset, vectors, store)
-
-
-def _run_id(folder: Path, experiment: ExperimentConfig) -> str:
+def _run_id(cell: Cell) -> str:
     """The folder's name, with its sweep's before it."""
-    runs = experiment.paths.runs.absolute()
-    return str(folder.relative_to(runs)) if folder.is_relative_to(runs) else folder.name
+    runs = cell.config.paths.runs.absolute()
+    return str(cell.folder.relative_to(runs)) if cell.folder.is_relative_to(runs) else cell.folder.name
 
 
-def _progress(console: Console) -> Callable[[str], None]:
-    """Show what is going on: dimmed lines with the time since the start."""
-    start = time.perf_counter()
-
-    def say(text: str) -> None:
-        console.print(f"[dim]{time.perf_counter() - start:6.1f} s[/dim]  {text}", highlight=False)
-
-    return say
+def _durations(cells: Sequence[Cell]) -> Durations:
+    return Durations(cells[0].config.paths.artifacts.absolute() / "durations.json")
 
 
 def _relative(path: Path) -> Path:

@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
 from bench import trial
+from bench.config import TrialConfig
 from bench.errors import UsageError
 from brein.errors import DataError
 
-DOOMED = trial._seed(7, trial.Plan("memory", "search", "", {}), 1)  # of the second repeat
+_PLAN, _CONFIG = trial.Plan("memory", "search", "", {}), TrialConfig.model_construct(seed=7)
+DOOMED = trial.Task(trial.Cell("", (), _CONFIG, trial.Kept(Path(), {})), _PLAN, 1).seed  # the second repeat
 
 
 def echo(argument):

@@ -1,11 +1,14 @@
 import os
-from itertools import pairwise
+from contextlib import suppress
+from itertools import pairwise, product
 
 import pytest
 
+from bench import trial
 from bench.config import TrialConfig
+from bench.machine import usable_cores
 from bench.metrics import COLUMNS
-from bench.trial import Plan, Samples, Work, run_all
+from bench.trial import Cell, Kept, Plan, Samples, Task, Work
 
 CONFIG = TrialConfig(repeats=2, seed=7, threads=1, timeout=30.0)
 
@@ -15,34 +18,145 @@ def _children_can_be_imported(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
 
 
-def run(*plans, config=CONFIG, known=()):
-    said = []
-    return run_all([Work(plans, known)], config, said.append), said
+@pytest.fixture
+def run(tmp_path):
+    """Runs plans as the one cell of a sitting; gives its outcome, and the tasks in the order they ended."""
+
+    def run_plans(*plans, config=CONFIG, known=(), identity="one machine"):
+        cell = Cell("a cell", [Work(plans, known)], config, Kept(tmp_path, {"identity": identity}))
+        ended = []
+        ((_, outcome),) = trial.run_all(
+            [cell], trial.to_run([cell]), trial.here, lambda task, _: ended.append(task)
+        )
+        return outcome, ended
+
+    return run_plans
 
 
-def test_every_plan_is_repeated_in_rounds_with_seeds_of_its_own():
+def cells(folder, names, *phases, config=CONFIG):
+    plans = [Plan("memory", phase, "children:measure", {}) for phase in phases]
+    return [Cell(name, [Work(plans)], config, Kept(folder / name, {})) for name in names]
+
+
+def place(task):
+    return task.cell.name, task.plan.phase, task.repeat
+
+
+def test_every_plan_is_repeated_with_seeds_of_its_own(run, tmp_path):
     plans = [Plan("memory", phase, "children:measure", {}) for phase in ("search", "ingest")]
-    outcome, said = run(*plans)
-    assert [(t.phase, t.repeat) for t in outcome.trials] == [
-        ("search", 0), ("ingest", 0), ("search", 1), ("ingest", 1)
+    outcome, _ = run(*plans)
+    assert sorted((t.phase, t.repeat) for t in outcome.trials) == [
+        ("ingest", 0), ("ingest", 1), ("search", 0), ("search", 1)
     ]  # fmt: skip
     assert len({t.seed for t in outcome.trials}) == 4
     assert [t.seed for t in run(*plans)[0].trials] == [t.seed for t in outcome.trials]
-    assert all(t.status == "ok" and t.wall > 0 and t.facts["threads"] == 1 for t in outcome.trials)
-    assert len(said) == 2
+    assert all(t.status == "ok" and t.wall > 0 for t in outcome.trials)
 
 
-def test_a_round_prepares_together_and_measures_one_at_a_time():
-    plans = [Plan("memory", phase, "children:measure", {}) for phase in ("a", "b", "c")]
-    outcome, _ = run(*plans)
-    for repeat in range(2):
-        facts = [t.facts for t in outcome.trials if t.repeat == repeat]
-        assert max(f["prepared"] for f in facts) <= min(f["measured"][0] for f in facts)
-        ends = [f["measured"] for f in facts]
-        assert all(before[1] <= after[0] for before, after in pairwise(ends))
+def test_the_cells_of_a_sweep_take_turns_in_an_order_that_the_seed_decides(tmp_path):
+    names = [f"cell {number}" for number in range(20)]
+    tasks = trial.schedule(cells(tmp_path, names, "search"))
+    rounds = [[task.cell.name for task in tasks if task.repeat == repeat] for repeat in range(2)]
+    assert [task.repeat for task in tasks] == [0] * 20 + [1] * 20
+    assert sorted(rounds[0]) == sorted(rounds[1]) == sorted(names)
+    assert len({tuple(names), *map(tuple, rounds)}) == 3
+    again = trial.schedule(cells(tmp_path, names, "search"))
+    assert [place(task) for task in again] == [place(task) for task in tasks]
+    other = cells(tmp_path, names, "search", config=CONFIG.model_copy(update={"seed": 8}))
+    assert [place(task) for task in trial.schedule(other)] != [place(task) for task in tasks]
 
 
-def test_samples_are_typed_rows_of_their_trial():
+def test_a_cell_keeps_its_turns_and_seeds_whatever_other_cells_there_are(tmp_path):
+    names = [f"cell {number}" for number in range(12)]
+    whole = trial.schedule(cells(tmp_path, names, "search", "ingest"))
+    part = trial.schedule(cells(tmp_path, names[::3], "search", "ingest"))
+    kept = [task for task in whole if task.cell.name in names[::3]]
+    assert [(*place(task), task.seed) for task in part] == [(*place(task), task.seed) for task in kept]
+
+
+def test_cells_with_fewer_repeats_stop_earlier(tmp_path):
+    few, many = cells(tmp_path, ["few"], "search"), cells(
+        tmp_path, ["many"], "search", config=CONFIG.model_copy(update={"repeats": 4})
+    )  # fmt: skip
+    tasks = [place(task) for task in trial.schedule([*few, *many])]
+    assert sorted(tasks) == [("few", "search", n) for n in range(2)] + [
+        ("many", "search", n) for n in range(4)
+    ]
+
+
+def measure(cells, after=None):
+    """Run the cells, until so many trials have ended; give what was run, and the outcomes by name."""
+    measured, outcomes = [], {}
+
+    def stop(tasks):
+        for number, (task, ended) in enumerate(trial.here(tasks)):
+            if number == after:
+                raise KeyboardInterrupt
+            yield task, ended
+            measured.append(place(task))
+
+    with suppress(KeyboardInterrupt):
+        for cell, outcome in trial.run_all(cells, trial.to_run(cells), stop, lambda task, ended: None):
+            outcomes[cell.name] = outcome
+    return measured, outcomes
+
+
+def test_what_ended_before_an_interruption_is_not_run_again_and_the_outcome_is_the_same(tmp_path):
+    names = ["x", "y", "z"]
+    for folder, name in product("ab", names):
+        (tmp_path / folder / name).mkdir(parents=True)
+    undisturbed = cells(tmp_path / "a", names, "search")
+    _, whole = measure(undisturbed)
+    first, done = measure(cells(tmp_path / "b", names, "search"), after=4)
+    rest, more = measure(cells(tmp_path / "b", [name for name in names if name not in done], "search"))
+    assert len(first) == 4
+    assert sorted([*first, *rest]) == sorted(place(task) for task in trial.schedule(undisturbed))
+    for name, outcome in (done | more).items():
+        assert outcome.samples.equals(whole[name].samples)
+        assert [(t.repeat, t.seed) for t in outcome.trials] == [
+            (t.repeat, t.seed) for t in whole[name].trials
+        ]
+
+
+def test_a_trial_kept_elsewhere_or_under_other_versions_is_run_again(tmp_path):
+    def missing(identity, argument=None, config=CONFIG):
+        plan = Plan("memory", "search", "children:measure", argument or {})
+        return trial.to_run([Cell("a cell", [Work([plan])], config, Kept(tmp_path, identity))])
+
+    (first, _) = tasks = missing({"machine": "a"})
+    with pytest.raises(KeyboardInterrupt):
+        list(trial.run_all([first.cell], tasks, trial.here, interrupt))
+    assert len(missing({"machine": "a"})) == 1
+    assert len(missing({"machine": "b"})) == 2
+    assert len(missing({"machine": "a"}, {"index": "another"})) == 2
+    assert len(missing({"machine": "a"}, config=CONFIG.model_copy(update={"threads": 2}))) == 2
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_kept_trials_go_once_the_outcome_has_been_taken(run, tmp_path):
+    run(Plan("memory", "search", "children:measure", {}))
+    assert not list(tmp_path.rglob("*.gz"))
+
+
+def side_by_side(tmp_path, *plans, timeout=30.0):
+    """Run plans once, in this order."""
+    config = CONFIG.model_copy(update={"timeout": timeout})
+    cell = Cell("a cell", [Work(plans)], config, Kept(tmp_path, {}))
+    return [ended.trial for _, ended in trial.here([Task(cell, plan, 0) for plan in plans])]
+
+
+def test_a_few_prepare_together_and_measure_one_at_a_time(tmp_path):
+    plans = [Plan("memory", phase, "children:measure", {}) for phase in ("a", "b", "c", "d")]
+    facts = [t.facts for t in side_by_side(tmp_path, *plans)]
+    together = facts[: max(2, usable_cores())]
+    assert max(f["prepared"] for f in together) <= min(f["measured"][0] for f in together)
+    assert all(before["measured"][1] <= after["measured"][0] for before, after in pairwise(facts))
+
+
+def test_samples_are_typed_rows_of_their_trial(run):
     outcome, _ = run(Plan("memory", "search", "children:measure", {}))
     assert list(outcome.samples.columns) == list(COLUMNS)
     assert {name: str(dtype) for name, dtype in outcome.samples.dtypes.items()} == COLUMNS
@@ -50,7 +164,7 @@ def test_samples_are_typed_rows_of_their_trial():
     assert outcome.samples["seq"].tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_a_killed_trial_is_recorded_and_the_rest_goes_on():
+def test_a_killed_trial_is_recorded_and_the_rest_goes_on(run):
     outcome, _ = run(
         Plan("memory", "search", "children:measure_or_die", {}),
         config=CONFIG.model_copy(update={"repeats": 3}),
@@ -63,21 +177,21 @@ def test_a_killed_trial_is_recorded_and_the_rest_goes_on():
 def test_a_trial_over_its_time_is_ended_before_the_next_one_measures(tmp_path):
     hangs = Plan("memory", "a", "children:hang_when_asked", {"file": str(tmp_path / "pid")})
     after = Plan("memory", "b", "children:is_alive", {"file": str(tmp_path / "pid")})
-    outcome, _ = run(hangs, after, config=CONFIG.model_copy(update={"repeats": 1, "timeout": 3.0}))
-    assert [t.status for t in outcome.trials] == ["failed", "ok"]
-    assert "stopped after 3 s" in outcome.trials[0].reason
-    assert outcome.trials[1].facts == {"threads": 1, "alive": False}
+    trials = side_by_side(tmp_path, hangs, after, timeout=3.0)
+    assert [t.status for t in trials] == ["failed", "ok"]
+    assert "stopped after 3 s" in trials[0].reason
+    assert trials[1].facts["alive"] is False
 
 
 def test_a_trial_that_is_never_prepared_is_ended_before_any_measures(tmp_path):
     hangs = Plan("memory", "a", "children:hang", {"file": str(tmp_path / "pid")})
     after = Plan("memory", "b", "children:is_alive", {"file": str(tmp_path / "pid")})
-    outcome, _ = run(hangs, after, config=CONFIG.model_copy(update={"repeats": 1, "timeout": 3.0}))
-    assert [t.status for t in outcome.trials] == ["failed", "ok"]
-    assert outcome.trials[1].facts["alive"] is False
+    trials = side_by_side(tmp_path, hangs, after, timeout=3.0)
+    assert [t.status for t in trials] == ["failed", "ok"]
+    assert trials[1].facts["alive"] is False
 
 
-def test_samples_known_before_come_once_whatever_the_repeats():
+def test_samples_known_before_come_once_whatever_the_repeats(run):
     known = Samples.of(7.0, "memory.build")
     outcome, _ = run(Plan("memory", "search", "children:measure", {}), known=[known])
     build = outcome.samples[outcome.samples["series"] == "memory.build"]
@@ -85,7 +199,7 @@ def test_samples_known_before_come_once_whatever_the_repeats():
     assert build["suite"].tolist() == ["memory"]
 
 
-def test_a_trial_that_refuses_its_input_is_recorded_with_its_line():
+def test_a_trial_that_refuses_its_input_is_recorded_with_its_line(run):
     outcome, _ = run(Plan("memory", "search", "children:refuse_when_asked", {}))
     assert [t.reason for t in outcome.trials] == ["k = 0: must be at least 1"] * 2
     assert outcome.samples.empty
