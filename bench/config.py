@@ -279,6 +279,22 @@ class TierConfig(Settings):
 
     cores: int | None = Field(ge=1, description="cores; null: whatever there is")
     memory: int | None = Field(ge=1, description="bytes of main memory; null: whatever there is")
+    memory: int | None = Field(
+        ge=1, description="bytes that each process of a trial may allocate for itself; null: no limit"
+    )
+    cores: int | None = Field(ge=1, description="cores a trial may use, the first usable ones; null: all")
+    noise: float | None = Field(
+        gt=0,
+        description="a trial beside which the calibration loop took longer than when the run began by more "
+        "than this share met a noisy machine; null: noise is recorded, not judged",
+    )
+
+
+class TierConfig(Settings):
+    """The hardware a run is meant for; what the machine lacks skips the run, what it has more is not used."""
+
+    cores: int | None = Field(ge=1, description="cores; null: whatever there is")
+    memory: int | None = Field(ge=1, description="bytes of main memory; null: whatever there is")
 
 
 class ObjectiveConfig(Settings):
@@ -347,6 +363,7 @@ class ExperimentConfig(Settings):
     storage: StorageConfig
     agents: AgentsConfig
     memory_limit: int | None = Field(ge=1, description="bytes of memory the engine may hold; null: no limit")
+    tier: TierConfig
     tier: TierConfig
     trial: TrialConfig
     profiler: ProfilerConfig
@@ -432,6 +449,6 @@ def refusal(error: Exception) -> Exception:
 def _unknown_key(error: Exception) -> str | None:
     """Hydra answers an unknown key with advice to force it in, which the models below would refuse."""
     found = re.match(r"Could not override '([^']+)'", str(error))
-    if found and found[1] in ("profile", "sweep"):
+    if found and found[1] in ("profile", "sweep", "tier"):
         return f"presets are added, not overridden: write +{found[1]}=NAME"
     return found and f"{found[1]} is not a setting of the options chosen; `--cfg job` prints those that are"

@@ -1,4 +1,4 @@
-"""What a measurement ran on: hardware, system, versions, commit."""
+"""What a measurement ran on: hardware, system, versions, commit; and what it can be asked to be."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
+
+from bench import noise
+from bench.config import TierConfig, TrialConfig
+from bench.errors import MeasurementError, UsageError
+from bench.noise import NoiseFloor
 
 _PACKAGES = (
     "brein-lab", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers",
@@ -31,6 +37,7 @@ class Machine(BaseModel):
     system: str
     architecture: str
     load_average: float = Field(description="runnable processes over the last minute, when the run began")
+    noise_floor: NoiseFloor = Field(description="what it made of work that is always the same, then")
 
 
 class Git(BaseModel):
@@ -43,7 +50,7 @@ class Git(BaseModel):
 
 
 def describe() -> Machine:
-    """Describe this machine."""
+    """Describe this machine; measuring its noise floor takes about a fifth of a second."""
     memory = psutil.virtual_memory().total
     hardware = {
         "cpu": _cpu_name(),
@@ -59,6 +66,7 @@ def describe() -> Machine:
             **hardware,
             "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],
             "load_average": os.getloadavg()[0],
+            "noise_floor": noise.floor(),
         }
     )
 
@@ -73,6 +81,45 @@ def usable_cores() -> int:
 def compute_threads(wanted: int | None) -> int:
     """Threads of a trial: those asked for, or one for each usable core."""
     return wanted or usable_cores()
+
+
+def check(trial: TrialConfig, tier: TierConfig) -> None:
+    """Refuse what this machine cannot do, before anything is made.
+
+    Raises:
+        UsageError: a trial asks for more cores or threads than there are, or for limits this system lacks.
+        MeasurementError: the machine is smaller than the hardware tier.
+    """
+    cores, memory = usable_cores(), psutil.virtual_memory().total
+    if tier.cores is not None and tier.cores > cores:
+        raise MeasurementError(f"skipped: needs {tier.cores} cores (tier.cores), {cores} are usable here")
+    if tier.memory is not None and tier.memory > memory:
+        raise MeasurementError(
+            f"skipped: needs {tier.memory / 1e9:g} GB of memory (tier.memory), there are {memory / 1e9:.1f} here"
+        )
+    if (trial.memory or trial.cores) and sys.platform != "linux":
+        raise UsageError("trial.memory and trial.cores need Linux; set both to null")
+    if trial.cores is not None and trial.cores > cores:
+        raise UsageError(f"trial.cores = {trial.cores}: must be at most {cores}, the usable cores; lower it")
+    most = trial.cores or cores
+    if trial.threads is not None and trial.threads > most:
+        raise UsageError(
+            f"trial.threads = {trial.threads}: must be at most {most}, the cores of a trial, or they wait "
+            "for each other; lower it"
+        )
+
+
+def thread_pools() -> dict[str, int]:
+    """Threads in the largest pool of each kind that this process has loaded: `libgomp`, `torch`, …"""
+    from threadpoolctl import threadpool_info
+
+    pools: dict[str, int] = {}
+    for pool in threadpool_info():
+        name = str(pool["prefix"])
+        pools[name] = max(pools.get(name, 0), int(pool["num_threads"]))
+    if torch := sys.modules.get("torch"):
+        pools["torch"] = torch.get_num_threads()
+    return pools
 
 
 def versions() -> dict[str, str]:

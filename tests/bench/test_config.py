@@ -40,6 +40,23 @@ def test_every_option_composes(group, option):
     config.from_overrides([f"{group}={option}"])
 
 
+@pytest.mark.parametrize(("tier", "preset"), list(product(options("tier"), options("profile"))))
+def test_every_tier_composes_with_every_preset_and_bounds_its_trials(tier, preset):
+    made = config.from_overrides([f"+tier={tier}", f"+profile={preset}"])
+    alone = config.from_overrides([f"+profile={preset}"])
+    limits = {"cores": made.tier.cores, "threads": made.tier.cores, "memory": made.tier.memory}
+    assert made == alone.model_copy(
+        update={"tier": made.tier, "trial": alone.trial.model_copy(update=limits)}
+    ), "the tier set more than limits"
+
+
+def test_the_tiers_are_the_guides_machines():
+    tiers = {tier: config.from_overrides([f"+tier={tier}"]).tier for tier in options("tier")}
+    assert {tier: (made.cores, made.memory) for tier, made in tiers.items()} == {
+        "minimum": (2, 4 * 10**9), "recommended": (4, 16 * 10**9), "high": (8, 64 * 10**9)
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("dataset", options("dataset"))
 def test_every_dataset_composes_once_its_own_settings_are_given(dataset):
     needed = {
@@ -125,6 +142,8 @@ def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
         (["suites=[memory,memory]"], "names a suite twice"),
         (["suites=[]"], "suites = "),
         (["dataset=fvecs"], "dataset.path"),
+        (["trial.memory=0"], "trial.memory = 0"),
+        (["tier=minimum"], r"write \+tier=NAME"),
         (["trial.repeats=0"], "trial.repeats = 0"),
         (["trial.repeats=2.5"], "trial.repeats = 2.5: .*integer"),
         (["trial.repeats=two"], "trial.repeats = 'two': .*integer"),

@@ -10,7 +10,7 @@ from bench.machine import usable_cores
 from bench.metrics import COLUMNS
 from bench.trial import Cell, Kept, Plan, Samples, Task, Work
 
-CONFIG = TrialConfig(repeats=2, seed=7, threads=1, timeout=30.0)
+CONFIG = TrialConfig(repeats=2, seed=7, threads=1, timeout=30.0, memory=None, cores=None, noise=None)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 
 from bench.machine import Git, Machine
 from bench.metrics import COLUMNS, Measured, derive, label_text
+from bench.noise import NoiseFloor
 from bench.record import DatasetFacts, RunRecord, Trial, Validity, Verdict
 
 REPEATS = 5
@@ -58,6 +59,7 @@ def record(samples: pd.DataFrame) -> RunRecord:
             system="Linux 6.1.0",
             architecture="x86_64",
             load_average=1.31,
+            noise_floor=NoiseFloor(loop=0.0213, spread=0.04, timer_p50=6.5e-8, timer_p99=8e-7, clock="tsc"),
         ),
         versions={"python": "3.11.9", "faiss-cpu": "1.15.2", "numpy": "2.4.6", "torch": "2.13.0"},
         git=Git(commit="b75e15d0c0ffee00000000000000000000000000", dirty=True),
