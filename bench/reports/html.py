@@ -1,8 +1,9 @@
-"""A run's answer as one self-contained page: no script, no network, every value escaped."""
+"""The answer of a run or of a sweep as one self-contained page: no script, no network, all values escaped."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from markupsafe import Markup
 
 from bench import stats
 from bench.record import RunRecord
-from bench.reports import answer, figures, tables, units
+from bench.reports import answer, figures, sweep, tables, units
 from bench.reports.figures import Drawing
+from bench.reports.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +27,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def render(record: RunRecord, samples: pd.DataFrame) -> str:
     """Render a record and its samples; the same record gives the same page."""
     drawn = figures.draw(record, samples)
-    return _template().render(
+    return _template("report").render(
         record=record,
-        answer=answer,
         tables=tables.tables(record),
         drawings=[drawing for drawing in drawn if isinstance(drawing, Drawing)],
         omitted=[drawing for drawing in drawn if not isinstance(drawing, Drawing)],
@@ -36,8 +37,24 @@ def render(record: RunRecord, samples: pd.DataFrame) -> str:
     )
 
 
+def render_sweep(made: Sweep, links: Sequence[str]) -> str:
+    """Render the cells of a sweep; `links` are the addresses of their own reports, in the records' order."""
+    drawn = figures.draw_sweep(made)
+    return _template("sweep").render(
+        made=made,
+        sweep=sweep,
+        links=links,
+        drawings=[drawing for drawing in drawn if isinstance(drawing, Drawing)],
+        omitted=[drawing for drawing in drawn if not isinstance(drawing, Drawing)],
+    )
+
+
+def _template(name: str) -> Template:
+    return _environment().get_template(f"{name}.html.j2")
+
+
 @cache
-def _template() -> Template:
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -48,6 +65,7 @@ def _template() -> Template:
     )
     environment.filters |= {"plain": answer.plain, "data_uri": _data_uri}
     environment.globals |= {
+        "answer": answer,
         "show": units.show,
         "interval": units.interval,
         "ratio_unit": units.RATIO,
@@ -57,7 +75,7 @@ def _template() -> Template:
         "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),  # noqa: S704
         "svg": lambda drawing: Markup(drawing.svg),  # noqa: S704  matplotlib escaped what it was given
     }
-    return environment.get_template("report.html.j2")
+    return environment
 
 
 def _finalize(value: Any) -> Any:

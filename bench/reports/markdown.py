@@ -1,12 +1,13 @@
-"""A run's answer in Markdown, for a pull request."""
+"""The answer of a run, or of a sweep, in Markdown, for a pull request."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.record import RunRecord, Verdict
-from bench.reports import answer, tables, units
+from bench.reports import answer, sweep, tables, units
+from bench.reports.sweep import Sweep
 from bench.reports.tables import Table
 
 # What GitHub's Markdown could read as markup, a table's cell border, a link, an image or a formula.
@@ -25,6 +26,48 @@ def render(record: RunRecord) -> str:
         f"Reproduce: {_code(answer.reproduce(record))}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def render_sweep(made: Sweep) -> str:
+    """Render the cells of a sweep; every value in it is shown as the text it is."""
+    parts = [
+        f"### {_text(sweep.name(made))}: {_text(sweep.headline(made))}",
+        *_list("Notes", sweep.standing(made)),
+        *_winners(made),
+        *_cells(made),
+        *([] if made.axes else map(_table, sweep.side_by_side(made))),
+        *_list("How it was measured", [f"{term}: {said}" for term, said in sweep.measured_how(made)]),
+        "Every metric of every cell: `results.parquet`, `results.csv`",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _winners(made: Sweep) -> Iterator[str]:
+    if sweep.winners(made):
+        lines = [
+            f"- {_text(sweep.configuration(made, point))} ({_text(sweep.described(made, point))}): "
+            f"{_code(sweep.reproduce(made.record(point)))}"
+            for point in sweep.winners(made)
+        ]
+        summary = "<summary>Winners, each with the command that measures it again</summary>"
+        yield f"<details>{summary}\n\n" + "\n".join(lines) + "\n\n</details>"
+
+
+def _cells(made: Sweep) -> Iterator[str]:
+    if made.axes:
+        axes = sweep.main_axes(made)
+        header = ["Cell", *(made.axes[axis].title for axis in axes), "On the frontier of recall and"]
+        lines = [header, ["---"] * len(header)]
+        for point in sweep.ordered(made):
+            marks = "; ".join(sweep.marks(made, point)) if point.valid else "not valid"
+            values = (sweep.value(point, axis) for axis in axes)
+            lines.append([*map(_text, (sweep.configuration(made, point), *values, marks))])
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"**{title}**\n\n" + "\n".join(f"- {_text(line)}" for line in lines)
 
 
 def _verdicts(record: RunRecord) -> Iterator[str]:

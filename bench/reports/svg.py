@@ -23,6 +23,7 @@ PASS = "#050505"  # noqa: S105  a colour
 MISS = "#060606"
 NOT_PROVEN = "#070707"
 PAGE = "#080808"
+KINDS = ("#0a0a0a", "#0b0b0b", "#0c0c0c", "#0d0d0d", "#0e0e0e", "#0f0f0f")  # tell categories apart
 _CSS = {
     INK: "currentColor",
     MUTED: "var(--muted)",
@@ -32,6 +33,7 @@ _CSS = {
     MISS: "var(--miss)",
     NOT_PROVEN: "var(--not-proven)",
     PAGE: "var(--page)",
+    **{colour: f"var(--kind-{number})" for number, colour in enumerate(KINDS, start=1)},
 }
 _COLOUR = re.compile("|".join(_CSS))
 _STYLE: dict[Any, Any] = {

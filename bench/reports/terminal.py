@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,22 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bench.config import ObjectiveConfig
+from bench.frontier import Failure
 from bench.metrics import Measured
 from bench.record import RunRecord, Verdict
-from bench.reports import answer, tables, units
+from bench.reports import answer, tables
+from bench.reports import sweep as sweeps
 
 _STYLES = {"pass": "green", "miss": "bold red", "not proven": "yellow", "missing": "dim"}
-
-# What tells the runs of a sweep apart: a column's title, the metric and its part.
-_COMPARED = (
-    ("recall@10", "memory.recall_at_10", None),
-    ("mean latency", "memory.search.latency.mean", None),
-    ("build", "memory.index.build_time", None),
-    ("codes", "memory.index.bytes_per_vector", "codes"),
-    ("refinement", "memory.index.bytes_per_vector", "refinement"),
-    ("in memory", "memory.index.bytes_per_vector", None),
-    ("on disk", "memory.index.disk_bytes_per_vector", None),
-)
+_MOST_ROWS = 40
 
 
 def table(record: RunRecord) -> RenderableType:
@@ -41,27 +35,35 @@ def table(record: RunRecord) -> RenderableType:
     return Group(*parts)
 
 
-def comparison(records: Sequence[RunRecord]) -> RenderableType:
-    """The runs of a sweep beside each other, by what their commands do not share."""
-    common = set.intersection(*(set(record.command) for record in records))
-    rows = [[_compared(record, name, part) for _, name, part in _COMPARED] for record in records]
-    there = [number for number in range(len(_COMPARED)) if any(row[number] for row in rows)]
-    if not there:
-        return Text("")
-    made = _table("Side by side; sizes are bytes per vector")
-    made.add_column("run", min_width=18, overflow="fold")
-    for number in there:
-        made.add_column(_COMPARED[number][0], overflow="fold", justify="right")
-    for record, row in zip(records, rows, strict=True):
-        own = " ".join(override for override in record.command if override not in common)
-        made.add_row(Text(answer.printable(own or record.run_id)), *(Text(row[number]) for number in there))
-    return made
+def sweep(
+    runs: Sequence[tuple[Path, RunRecord]], objective: ObjectiveConfig, failures: Sequence[Failure] = ()
+) -> RenderableType:
+    """Render what `reports.write_sweep` writes: the cells beside each other, and what they say together."""
+    made = sweeps.over([record for _, record in runs], objective, failures)
+    parts: list[RenderableType] = (
+        [_cells(made)] if made.axes else [_small(t) for t in sweeps.side_by_side(made)]
+    )
+    parts += [Text(f"  - {line}") for line in sweeps.standing(made)]
+    parts.append(Text(sweeps.headline(made), style="bold"))
+    if made.choice and made.choice.point:
+        parts.append(Text(sweeps.reproduce(made.record(made.choice.point))))
+    return Group(*parts)
 
 
-def _compared(record: RunRecord, name: str, part: str | None) -> str:
-    labels = {"part": part} if part else {}
-    found = next((m for m in record.metrics if m.name == name and m.labels == labels), None)
-    return units.show(found.value, found.unit) if found and found.value is not None else ""
+def _cells(made: sweeps.Sweep) -> RenderableType:
+    shown = _table("Side by side; ● is on a frontier")
+    shown.add_column("", width=1)
+    shown.add_column("cell", min_width=18, overflow="fold")
+    axes = sweeps.main_axes(made)
+    for axis in axes:
+        shown.add_column(made.axes[axis].title, justify="right", overflow="fold")
+    rows = sweeps.ordered(made)
+    for point in rows[:_MOST_ROWS]:
+        mark = "●" if sweeps.marks(made, point) else "" if point.valid else "✗"
+        cells = (Text(sweeps.in_short(point, axis)) for axis in axes)
+        shown.add_row(Text(mark), Text(sweeps.configuration(made, point)), *cells)
+    left_out = len(rows) - _MOST_ROWS
+    return Group(shown, Text(f"{left_out} more in the report", style="dim")) if left_out > 0 else shown
 
 
 def _verdicts(record: RunRecord) -> Table:

@@ -1,4 +1,4 @@
-"""The figures of a run's report. Each says what it shows in words, and gives its data as CSV.
+"""The figures of the reports. Each says what it shows in words, and gives its data as CSV.
 
 A figure whose data is missing is left out with the reason; nothing is drawn from nothing.
 """
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from bench.record import RunRecord
 from bench.reports.figures.baseline import beside_documented
 from bench.reports.figures.drawing import Drawing, Omitted
+from bench.reports.figures.frontier import frontiers
 from bench.reports.figures.ingestion import ingestion
 from bench.reports.figures.latency import distributions, percentiles
 from bench.reports.figures.memory import codes, parts
 from bench.reports.figures.quality import qualities
+from bench.reports.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,4 +34,9 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
     ]
 
 
-__all__ = ["Drawing", "Omitted", "draw"]
+def draw_sweep(made: Sweep) -> list[Drawing | Omitted]:
+    """Draw every figure the cells of a sweep have the data for."""
+    return frontiers(made)
+
+
+__all__ = ["Drawing", "Omitted", "draw", "draw_sweep"]
