@@ -279,22 +279,6 @@ class TierConfig(Settings):
 
     cores: int | None = Field(ge=1, description="cores; null: whatever there is")
     memory: int | None = Field(ge=1, description="bytes of main memory; null: whatever there is")
-    memory: int | None = Field(
-        ge=1, description="bytes that each process of a trial may allocate for itself; null: no limit"
-    )
-    cores: int | None = Field(ge=1, description="cores a trial may use, the first usable ones; null: all")
-    noise: float | None = Field(
-        gt=0,
-        description="a trial beside which the calibration loop took longer than when the run began by more "
-        "than this share met a noisy machine; null: noise is recorded, not judged",
-    )
-
-
-class TierConfig(Settings):
-    """The hardware a run is meant for; what the machine lacks skips the run, what it has more is not used."""
-
-    cores: int | None = Field(ge=1, description="cores; null: whatever there is")
-    memory: int | None = Field(ge=1, description="bytes of main memory; null: whatever there is")
 
 
 class ObjectiveConfig(Settings):
@@ -363,7 +347,6 @@ class ExperimentConfig(Settings):
     storage: StorageConfig
     agents: AgentsConfig
     memory_limit: int | None = Field(ge=1, description="bytes of memory the engine may hold; null: no limit")
-    tier: TierConfig
     tier: TierConfig
     trial: TrialConfig
     profiler: ProfilerConfig

@@ -95,7 +95,7 @@ def check(trial: TrialConfig, tier: TierConfig) -> None:
         raise MeasurementError(f"skipped: needs {tier.cores} cores (tier.cores), {cores} are usable here")
     if tier.memory is not None and tier.memory > memory:
         raise MeasurementError(
-            f"skipped: needs {tier.memory / 1e9:g} GB of memory (tier.memory), there are {memory / 1e9:.1f} here"
+            f"skipped: needs {tier.memory / 1e9:g} GB of memory (tier.memory), {memory / 1e9:.1f} are here"
         )
     if (trial.memory or trial.cores) and sys.platform != "linux":
         raise UsageError("trial.memory and trial.cores need Linux; set both to null")
