@@ -1,0 +1,137 @@
+"""Sweeps as users run them: real processes, killed and gone on with."""
+
+import gzip
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import record
+
+SWEEP = [
+    "run", "-m", "+profile=smoke", "suites=[memory]", "suite.memory.parts=[search]", "dataset=synthetic",
+    "dataset.vectors=1000", "dataset.clusters=50", "dataset.queries=100", "trial.repeats=2",
+    "index=flat,hnsw", "index.shards=1,2",
+]  # fmt: skip
+
+
+def bench(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def killed_after(folder, trials, *arguments):
+    """Run until so many trials have ended, and kill it; give each trial kept by then."""
+    sweep = folder / "killed"
+    command = [sys.executable, "-m", "bench", *arguments, "hydra.sweep.dir=killed"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as started:
+        while len(list(sweep.rglob("*.json.gz"))) < trials:
+            assert started.poll() is None
+        started.send_signal(signal.SIGKILL)
+    found = [json.loads(gzip.decompress(path.read_bytes())) for path in sweep.rglob("*.json.gz")]
+    return [one["trial"] for one in found]
+
+
+def untimed(made):
+    """What of a record no clock has a part in."""
+    exact = [m for m in made.metrics if m.unit in ("", "B") and m.name != "memory.peak"]
+    trials = [(t.suite, t.phase, t.repeat, t.seed, t.status) for t in made.trials]
+    return made.command, made.experiment, made.dataset, made.skipped, exact, trials
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with a sweep that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    finished = bench(folder, *SWEEP, "hydra.sweep.dir=whole")
+    assert finished.returncode == 0, finished.stderr
+    return folder, finished
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_where_it_was_and_its_records_are_as_if_undisturbed(workplace):
+    folder, _ = workplace
+    kept = killed_after(folder, 1 + secrets.randbelow(6), *SWEEP)
+    resumed = bench(folder, "run", "--resume", "killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"of {8 - len(kept)}, " in resumed.stderr
+    made = [record.read(folder / "killed" / str(cell))[0] for cell in range(4)]
+    whole = [record.read(folder / "whole" / str(cell))[0] for cell in range(4)]
+    assert list(map(untimed, made)) == list(map(untimed, whole))
+    ended = [trial.model_dump(mode="json") for one in made for trial in one.trials]
+    assert all(trial in ended for trial in kept)
+    assert not list((folder / "killed").rglob("trials"))
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_runs_nothing_again(workplace):
+    folder, first = workplace
+    before = {path: path.read_bytes() for path in (folder / "whole").glob("*/record.json")}
+    again = bench(folder, "run", "--resume", "whole")
+    assert again.returncode == 0
+    assert "trial" not in again.stderr
+    assert again.stdout == first.stdout
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.slow
+def test_a_single_run_is_gone_on_with_too(workplace):
+    folder, _ = workplace
+    alone = [argument for argument in SWEEP if argument not in ("-m", "index=flat,hnsw", "index.shards=1,2")]
+    command = [sys.executable, "-m", "bench", *alone, "trial.repeats=3", "hydra.run.dir=alone"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as started:
+        while not list((folder / "alone").rglob("*.json.gz")):
+            assert started.poll() is None
+        started.send_signal(signal.SIGKILL)
+    resumed = bench(folder, "run", "--resume", "alone", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(json.loads(resumed.stdout)["record"]["trials"]) == 3
+
+
+@pytest.mark.slow
+def test_what_cannot_be_resumed_is_refused_in_a_line(workplace):
+    folder, _ = workplace
+    for arguments, named in (
+        (["--resume"], "needs the folder"),
+        (["--resume", "nowhere"], "holds no run or sweep"),
+        (["--resume", "whole/0"], "is one cell of a sweep; resume whole"),
+        (["--resume", "whole", "index=pq"], "index=pq would change what was begun"),
+        ([*SWEEP[1:], "hydra.sweep.dir=whole"], "holds a sweep already"),
+    ):
+        refused = bench(folder, "run", *arguments)
+        assert refused.returncode == 2
+        assert named in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_is_not_gone_on_with_under_other_versions(workplace):
+    folder, _ = workplace
+    path = folder / "whole" / "3" / "record.json"
+    content = path.read_text()
+    path.write_text(content.replace('"numpy": "', '"numpy": "0.'))
+    refused = bench(folder, "run", "--resume", "whole")
+    path.write_text(content)
+    assert refused.returncode == 2
+    assert "another version of numpy" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_cell_can_be_run_again_alone_from_its_own_command(workplace):
+    folder, _ = workplace
+    made, _ = record.read(folder / "whole" / "3")
+    alone = bench(folder, "run", *made.command, "--json")
+    assert alone.returncode == 0, alone.stderr
+    again = record.RunRecord.model_validate(json.loads(alone.stdout)["record"])
+    assert untimed(again) == untimed(made)
+    assert Path(json.loads(alone.stdout)["folder"]).parent.name == "runs"
