@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from bench import process
-from bench.artifacts import Store
+from bench.artifacts import Artifact, Store
 from bench.config import ExperimentConfig
 from bench.errors import UsageError
 from bench.record import DatasetFacts
@@ -61,18 +61,29 @@ class Experiment:
         """Whether the index is to be searched on a GPU and faiss has none."""
         return self.wants_gpu and _gpus() == 0
 
+    @property
+    def searched(self) -> Dataset:
+        """The data set whose vectors the memory suite searches."""
+        return self.memory_vectors or self.dataset
+
     def vector_count(self) -> int:
         """How many vectors the memory suite searches."""
-        source = self.memory_vectors or self.dataset
+        source = self.searched
         return len(source.vectors) if isinstance(source, VectorDataset) else len(source.documents)
 
     def vectors(self) -> Vectors:
         """The vectors the memory suite searches, made now if they are not stored yet."""
-        if self.memory_vectors is not None:
-            return embeddings.of_vectors(self.memory_vectors, self.store)
-        if isinstance(self.dataset, VectorDataset):
-            return embeddings.of_vectors(self.dataset, self.store)
-        return self.embedded(self.dataset)
+        source = self.searched
+        if isinstance(source, VectorDataset):
+            return embeddings.of_vectors(source, self.store)
+        return self.embedded(source)
+
+    def vector_artifact(self) -> Artifact:
+        """What `vectors` makes, known without making it."""
+        source = self.searched
+        if isinstance(source, VectorDataset):
+            return embeddings.vector_artifact(source)
+        return embeddings.text_artifact(source, self.config.embedding)
 
     def embedded(self, dataset: TextDataset) -> Vectors:
         """The embeddings of a text data set, made now if they are not stored yet."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench import process
+from bench.artifacts import Artifact
 from bench.machine import compute_threads, describe, faiss
 from bench.suites.base import Experiment
 from bench.trial import Samples
@@ -20,18 +21,23 @@ from brein.index import IndexConfig
 FORMAT = 2  # of `build.json` and of how an index is built; a change makes every older artifact unreachable
 
 
-def built(experiment: Experiment, config: IndexConfig, rows: int) -> Path:
-    """The folder of an index of the first `rows` vectors, built now if it is not stored yet."""
-    vectors = experiment.vectors()
-    threads = compute_threads(experiment.config.trial.threads)
+def wanted(experiment: Experiment, config: IndexConfig, rows: int) -> Artifact:
+    """What `built` makes, known without making it."""
     content = {
-        "vectors": vectors.key,
+        "vectors": experiment.vector_artifact().key,
         "rows": rows,
         "index": config.build_parameters,
         "formats": [FORMAT, index.FORMAT],
         "faiss": faiss(),
-        "threads": threads,
+        "threads": compute_threads(experiment.config.trial.threads),
     }
+    return Artifact("indexes", content)
+
+
+def built(experiment: Experiment, config: IndexConfig, rows: int) -> Path:
+    """The folder of an index of the first `rows` vectors, built now if it is not stored yet."""
+    vectors = experiment.vectors()
+    threads = compute_threads(experiment.config.trial.threads)
 
     def build(folder: Path) -> None:
         argument = {
@@ -42,7 +48,7 @@ def built(experiment: Experiment, config: IndexConfig, rows: int) -> Path:
         }
         process.call("bench.suites.memory.build:build", argument, threads=threads)
 
-    return experiment.store.get_or_build("indexes", content, build)
+    return experiment.store.get_or_build(*wanted(experiment, config, rows), build)
 
 
 def build(argument: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench import process, quality
+from bench.artifacts import Artifact
 from bench.machine import faiss, usable_cores
 from bench.suites.base import Experiment
 from bench.trial import Samples, Work
@@ -29,36 +30,50 @@ _QTYPES: tuple[QType, ...] = ("QT_4bit", "QT_6bit", "QT_8bit")
 _K = 10
 
 
+def artifacts(experiment: Experiment) -> list[Artifact]:
+    """What `plan` makes, known without making it."""
+    rows = _rows(experiment)
+    return [] if rows < CLUSTERS else [experiment.vector_artifact(), _wanted(experiment, rows)]
+
+
 def plan(experiment: Experiment) -> Work:
     """Code, decode and search, or find it done."""
-    settings, config = experiment.config.suite.memory, experiment.config
-    vectors, metric = experiment.vectors(), config.index.metric
-    rows, queries = min(settings.coding_vectors, vectors.count), settings.coding_queries
+    rows = _rows(experiment)
     if rows < CLUSTERS:
         reason = f"needs {CLUSTERS} vectors to find as many clusters, got {rows}"
         return Work(skipped={"memory.coding": reason})
-    content = {
-        "vectors": vectors.key,
-        "rows": rows,
-        "queries": queries,
-        "metric": metric,
-        "format": FORMAT,
-        "faiss": faiss(),
-    }
+    vectors, wanted = experiment.vectors(), _wanted(experiment, rows)
 
     def build(folder: Path) -> None:
-        argument = {**content, "source": str(vectors.folder), "folder": str(folder)}
+        argument = {**wanted.content, "source": str(vectors.folder), "folder": str(folder)}
         process.call("bench.suites.memory.coding:compute", argument, threads=usable_cores())
 
-    folder = experiment.store.get_or_build("codings", content, build)
+    folder = experiment.store.get_or_build(*wanted, build)
     made = json.loads((folder / "codings.json").read_text())
-    asked = min(queries, len(vectors.query_ids))
+    asked = min(wanted.content["queries"], len(vectors.query_ids))
     centroids = 4 * CLUSTERS * vectors.dimension
     conditions = {
         "memory.coding": f"{rows:,} vectors, {asked:,} queries; residuals from {CLUSTERS} centroids, whose "
         f"{centroids:,} bytes are not counted, their numbers are"
     }
     return Work(known=[_samples(coding, vectors.query_ids) for coding in made], conditions=conditions)
+
+
+def _rows(experiment: Experiment) -> int:
+    return min(experiment.config.suite.memory.coding_vectors, experiment.vector_count())
+
+
+def _wanted(experiment: Experiment, rows: int) -> Artifact:
+    content = {
+        "vectors": experiment.vector_artifact().key,
+        "rows": rows,
+        "queries": experiment.config.suite.memory.coding_queries,
+        "metric": experiment.config.index.metric,
+        "format": FORMAT,
+        "faiss": faiss(),
+        "numpy": np.__version__,
+    }
+    return Artifact("codings", content)
 
 
 def _samples(coding: dict[str, Any], query_ids: tuple[str, ...]) -> Samples:

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bench import quality, trial
+from bench.artifacts import Artifact
 from bench.suites.base import Experiment
 from bench.suites.memory import build
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload import truth
+from bench.workload.dataset import VectorDataset
 from brein import EngineConfig, index
 from brein.index import Index, Neighbours
 from brein.records import FloatArray
@@ -53,6 +55,16 @@ class Search(NamedTuple):
 def check(experiment: Experiment) -> None:
     """Refuse too few vectors for the index or for k."""
     experiment.check_size(experiment.vector_count(), "vectors", experiment.config.suite.memory.k)
+
+
+def artifacts(experiment: Experiment) -> list[Artifact]:
+    """What `plan` makes, known without making it."""
+    if experiment.lacks_gpu():
+        return []
+    config, source, vectors = experiment.config.index, experiment.searched, experiment.vector_artifact()
+    published = isinstance(source, VectorDataset) and source.truth_metric == config.metric
+    built = build.wanted(experiment, config, experiment.vector_count())
+    return [vectors, built, truth.wanted(vectors.key, config.metric, published)]
 
 
 def plan(experiment: Experiment) -> Work:

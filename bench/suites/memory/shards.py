@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 
 from bench import trial
+from bench.artifacts import Artifact
 from bench.suites.base import Experiment
 from bench.suites.memory import build
 from bench.trial import Measurement, Plan, Samples, Work
 from brein import EngineConfig, index
+from brein.index import IndexConfig
 
 METRICS: tuple[str, ...] = ("memory.shards",)
+
+
+def artifacts(experiment: Experiment) -> list[Artifact]:
+    """What `plan` makes, known without making it."""
+    rows = _rows(experiment)
+    if experiment.lacks_gpu() or rows < experiment.config.index.training_minimum[0]:
+        return []
+    built = [build.wanted(experiment, config, rows) for config in _configs(experiment).values()]
+    return [experiment.vector_artifact(), *built]
 
 
 def plan(experiment: Experiment) -> Work:
@@ -22,8 +33,7 @@ def plan(experiment: Experiment) -> Work:
     if experiment.lacks_gpu():
         return Work(skipped={"memory.shards": "needs a GPU"})
     settings, config = experiment.config.suite.memory, experiment.config.index
-    vectors = experiment.vectors()
-    rows = min(settings.shard_vectors, vectors.count)
+    rows = _rows(experiment)
     minimum, setting = config.training_minimum
     if rows < minimum:
         return Work(
@@ -32,11 +42,11 @@ def plan(experiment: Experiment) -> Work:
                 f"{rows:,} were taken (suite.memory.shard_vectors)"
             }
         )
-    configs = {n: config.model_copy(update={"shards": n}) for n in settings.shard_counts}
+    vectors = experiment.vectors()
     argument = {
         "indexes": [
             [n, str(build.built(experiment, changed, rows)), EngineConfig(index=changed).model_dump_json()]
-            for n, changed in configs.items()
+            for n, changed in _configs(experiment).items()
         ],
         "vectors": str(vectors.folder),
         "settings": settings.model_dump(mode="json"),
@@ -48,6 +58,15 @@ def plan(experiment: Experiment) -> Work:
     return Work(
         [Plan("memory", "shards", "bench.suites.memory.shards:search", argument)], conditions=conditions
     )
+
+
+def _rows(experiment: Experiment) -> int:
+    return min(experiment.config.suite.memory.shard_vectors, experiment.vector_count())
+
+
+def _configs(experiment: Experiment) -> dict[int, IndexConfig]:
+    config = experiment.config.index
+    return {n: config.model_copy(update={"shards": n}) for n in experiment.config.suite.memory.shard_counts}
 
 
 def search(argument: dict[str, Any]) -> Measurement:
