@@ -10,7 +10,7 @@ Metrics are derived from raw samples, never measured. A sample is one row of `sa
     reference              seconds the same thing took the other way, in the same turn, else null
     query                  the query's id, where there is one
     cache_hit              whether a search was answered from the search cache, else null
-    recall_at_…, ndcg_at_10    quality of one search, computed after the timed region, else null
+    recall_at_…, ndcg_at_10, mrr_at_10    quality of one search, computed after the timed region, else null
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ COLUMNS = {
     "recall_at_10": "Float64",
     "recall_at_100": "Float64",
     "ndcg_at_10": "Float64",
+    "mrr_at_10": "Float64",
 }
 
 Direction = Literal["lower", "higher"]
 # Intervals are over whole processes: on the logarithm, or plainly for shares between 0 and 1. What is exact
-# is counted, not sampled, and is its own interval.
+# is counted, not sampled: one figure of all processes' samples, its own interval.
 Spread = Literal["processes", "share", "exact"]
 
 
@@ -102,6 +103,10 @@ class Metric:
         return self.spread == "processes" and self.quality is None and self.unit != "B"
 
 
+def _largest(rows: pd.DataFrame) -> float:
+    return float(rows["value"].max())
+
+
 def _mean(rows: pd.DataFrame) -> float:
     return float(rows["value"].mean())
 
@@ -124,13 +129,11 @@ def _quantile(quantile: float) -> Callable[[pd.DataFrame], float | None]:
     return lambda rows: stats.percentile(rows["value"].to_numpy(dtype=np.float64), quantile)
 
 
-def _latency(prefix: str, title: str, series: str, *percents: int) -> Iterator[Metric]:
+def _latency(prefix: str, title: str, series: str, *percents: float) -> Iterator[Metric]:
     yield _time(f"{prefix}.mean", f"{title}, mean", series)
     for percent in percents:
-        q = percent / 100
-        yield Metric(
-            f"{prefix}.p{percent}", f"{title}, p{percent}", "s", "lower", series, _quantile(q), quantile=q
-        )
+        q, name = percent / 100, f"{prefix}.p{percent:g}".replace("99.9", "999")
+        yield Metric(name, f"{title}, p{percent:g}", "s", "lower", series, _quantile(q), quantile=q)
 
 
 def _time(name: str, title: str, series: str) -> Metric:
@@ -147,6 +150,11 @@ def _size(name: str, title: str, series: str) -> Metric:
 
 def _share(name: str, title: str) -> Metric:
     return Metric(name, title, "", "higher", name, _mean, "share")
+
+
+def _error(name: str, title: str) -> Metric:
+    """The largest there was."""
+    return Metric(name, title, "", "lower", name, _largest, "exact")
 
 
 def _quality(name: str, title: str, series: str, column: str) -> Metric:
@@ -187,6 +195,15 @@ _MEMORY = (
     _share("memory.cache.answered", "Requests answered by a cache level"),
     _share("memory.cache.hit_rate", "Hit rate of a cache level"),
     *_latency("memory.cache.latency", "Cache latency", "memory.cache", 95),
+    *_latency("memory.mixed.latency", "Search latency between writes", "memory.mixed.search", 95),
+    _quality("memory.mixed.recall_at_10", "Recall@10 between writes", "memory.mixed.search", "recall_at_10"),
+    _per_second("memory.mixed.write_rate", "Writes between searches", "vectors", "memory.mixed.write"),
+    *_latency("memory.streaming.latency", "Search latency in a runbook", "memory.streaming.search", 95),
+    _quality(
+        "memory.streaming.recall_at_10", "Recall@10 in a runbook", "memory.streaming.search", "recall_at_10"
+    ),
+    _size("memory.streaming.bytes_per_vector", "Index size in a runbook", "memory.streaming.bytes"),
+    _per_second("memory.streaming.write_rate", "Writes in a runbook", "vectors", "memory.streaming.write"),
     _per_second("memory.storage.write_rate", "Documents written", "documents", "memory.storage.write"),
     _per_second("memory.storage.read_rate", "Documents read", "documents", "memory.storage.read"),
 )
@@ -195,12 +212,49 @@ _QUERY = (
     _per_second("query.throughput", "Queries, one client", "queries", "query.search"),
     Metric("query.cache_hit_rate", "Search cache hit rate", "", "higher", "query.search", _hit_rate, "share"),
     _quality("query.ndcg_at_10", "nDCG@10", "query.search", "ndcg_at_10"),
+    _quality("query.mrr_at_10", "MRR@10", "query.search", "mrr_at_10"),
     _quality("query.recall_at_10", "Recall@10 against judgements", "query.search", "recall_at_10"),
+    _quality(
+        "query.filtered.recall_at_10",
+        "Filtered recall@10 against exact search",
+        "query.filtered",
+        "recall_at_10",
+    ),
+    _time("query.filtered.latency.mean", "Filtered query latency, mean", "query.filtered"),
+)
+_LAB = (
+    # Of a made-up engine, whose figures are known; `lab.error` says how far these are from them.
+    *_latency(
+        "lab.service_time", "Service time of a made-up engine", "lab.service_time", 50, 90, 95, 99, 99.9
+    ),
+    _per_second("lab.throughput", "Throughput of a made-up engine", "operations", "lab.service_time"),
+    _error("lab.error.percentile", "Error of a percentile"),
+    _error("lab.error.throughput", "Error of a throughput"),
+    _error("lab.error.memory", "Error of planted memory"),
+    _error("lab.error.recall", "Error of planted recall"),
+    Metric(
+        "lab.aa.contains_zero",
+        "Equal sides whose difference's interval contains zero",
+        "",
+        "higher",
+        "lab.aa.contains_zero",
+        _mean,
+        "exact",
+    ),
+    _error("lab.aa.half_width", "Half-width of a difference's interval, the widest"),
+    _time("lab.cost.trial", "A trial's time beside its timed work", "lab.cost.trial"),
+    _time("lab.cost.wall", "A sweep's wall time", "lab.cost.wall"),
+    Metric("lab.cost.ratio", "Wall time over a plain loop's", "", "lower", "lab.cost.ratio", _mean),
 )
 # Series that start cold, by `phase`: their timings are those of the steady state. The passes that begin with
 # empty caches change all along, by nature.
-_WARMS_UP = {("memory.search", None), ("memory.shards", None), ("query.search", "cold")}
-METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY)}
+_WARMS_UP = {
+    ("lab.service_time", None),
+    ("memory.search", None),
+    ("memory.shards", None),
+    ("query.search", "cold"),
+}
+METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_LAB)}
 
 
 def label_text(labels: Mapping[str, str]) -> str:
@@ -241,8 +295,8 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
         value, interval = float(values.mean()), stats.t_interval(values)
         interval = interval and stats.Interval(max(0.0, interval.low), min(1.0, interval.high))
     elif metric.spread == "exact":
-        value = float(values[0])
-        interval = stats.Interval(value, value)
+        value = metric.derive(rows)
+        interval = None if value is None else stats.Interval(value, value)
     else:
         value, interval = stats.geometric_mean(values), stats.log_t_interval(values)
     if value is not None and interval is None:
