@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench import record
+from bench.config import ExperimentConfig
 from bench.trial import Task
 
 _KEPT = 0.7  # weight of what was known when something newer is learnt
 
 
 class Durations:
-    """Seconds a trial takes, its preparation with it: of its cell in this sitting, else of its kind in any.
+    """Seconds that trials took, their preparation with them: in this sitting by cell, in any by kind.
 
-    A kind is the trial's function. Kinds are kept in a file, which may be absent or unreadable.
+    A kind is a suite and a phase. Kinds are kept in a file, which may be absent or unreadable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,15 +26,28 @@ class Durations:
 
     def learn(self, task: Task, seconds: float) -> None:
         """Remember how long a trial took."""
-        kind, cell = task.plan.target, _key(task)
+        kind = f"{task.plan.suite} {task.plan.phase}"
         self._kinds[kind] = _blend(self._kinds.get(kind), seconds)
-        self._cells[cell] = _blend(self._cells.get(cell), seconds)
+        self._cells[task.cell.name, kind] = _blend(self._cells.get((task.cell.name, kind)), seconds)
 
     def expect(self, tasks: Iterable[Task]) -> float | None:
         """Seconds these trials will take, one after another; None where one is of a kind never seen here."""
-        each = [self._cells.get(_key(task), self._kinds.get(task.plan.target)) for task in tasks]
+        each = [self._expect(task.cell.name, f"{task.plan.suite} {task.plan.phase}") for task in tasks]
         known = [seconds for seconds in each if seconds is not None]
         return sum(known) if len(known) == len(each) else None
+
+    def _expect(self, cell: str, kind: str) -> float | None:
+        return self._cells.get((cell, kind), self._kinds.get(kind))
+
+    def of_cell(self, config: ExperimentConfig) -> float | None:
+        """Seconds the trials of a cell will take; None where none of its suites was ever seen here."""
+        parts = {f"memory {part}" for part in config.suite.memory.parts}
+        known = [
+            seconds
+            for kind, seconds in self._kinds.items()
+            if kind in parts or kind.partition(" ")[0] in set(config.suites) - {"memory"}
+        ]
+        return config.trial.repeats * sum(known) if known else None
 
     def save(self) -> None:
         """Keep what was learnt of each kind."""
@@ -43,10 +57,6 @@ class Durations:
 
 def _blend(known: float | None, seconds: float) -> float:
     return seconds if known is None else _KEPT * known + (1 - _KEPT) * seconds
-
-
-def _key(task: Task) -> tuple[str, str]:
-    return task.cell.name, task.plan.phase
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -1,21 +1,18 @@
-"""All cells of a sweep at once: planned, prepared, measured in turns, gone on with after an interruption.
+"""All cells of a sweep at once: a Hydra Launcher.
 
 Hydra's own launcher runs one cell after another: drift of the machine would pass for a difference between
 cells, and whatever they share would be loaded for each. `SweepLauncher` composes every cell and hands all of
-them to the task. A single run is a sweep of one cell.
+them to the task, which can plan, skip the finished and let the others take turns (`bench.sitting`).
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -23,21 +20,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from bench import config, machine, record, suites, trial, workload
-from bench.artifacts import Store
-from bench.config import ExperimentConfig, TextConfig
-from bench.errors import UsageError
-from bench.machine import Machine
+from bench import config, record
+from bench.config import ExperimentConfig
 from bench.sweeper import GridSweeper
-from bench.trial import Ended, Kept, Outcome, Place, Task, Work
-from bench.workload import synthetic
-from bench.workload.dataset import Dataset, VectorDataset
-from brein import embedding
-
-Say = Callable[[str], None]
-
-
-# --- cells -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +85,7 @@ class SweepLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what composing needs; Hydra calls this."""
         self._loader, self._config = hydra_context.config_loader, config
-        self._task: Any = task_function
+        self._task: SweepTask = task_function  # type: ignore[assignment]  # the lab's own
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Compose all cells and measure them."""
@@ -141,136 +126,3 @@ def register() -> None:
         plugin.__module__ = own.__name__
         own.__dict__[plugin.__name__] = plugin
         known.register(plugin)
-
-
-# --- measuring -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A cell with its data loaded and everything made that its trials need."""
-
-    cell: Cell
-    experiment: suites.Experiment
-    works: list[Work]
-    started_at: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Done:
-    """A cell whose trials have all ended. `wall` is seconds: its preparation, and its trials as measured."""
-
-    prepared: Prepared
-    outcome: Outcome
-    machine: Machine
-    wall: float
-
-
-class Data:
-    """Loads the data of cells, each data set once however many cells ask for it."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._loaded: dict[str, Any] = {}
-
-    def experiment(self, config: ExperimentConfig) -> suites.Experiment:
-        """The experiment with its data loaded.
-
-        Raises:
-            UsageError: the data cannot be used.
-        """
-        store = Store(config.paths.artifacts.absolute(), self._say)
-        vectors: VectorDataset | None = None
-        if isinstance(config.dataset, TextConfig) and "memory" in config.suites:
-            searched = config.dataset.memory_vectors
-            if searched is not None:
-                vectors = self._once(searched.model_dump_json(), partial(synthetic.load, searched))
-        # The embedding model's tokeniser cuts the documents, so the data depend on both.
-        key = config.dataset.model_dump_json() + config.embedding.model_dump_json()
-        dataset = self._once(key, partial(self._load, config, store))
-        return suites.Experiment(config, dataset, vectors, store)
-
-    def _load(self, config: ExperimentConfig, store: Store) -> Dataset:
-        self._say(f"load dataset {config.dataset.kind}")
-        tokenizer = embedding.tokenizer(config.embedding)
-        return workload.load(config.dataset, store, tokenizer, config.paths.datasets.absolute())
-
-    def _once(self, key: str, load: Callable[[], Any]) -> Any:
-        if key not in self._loaded:
-            self._loaded[key] = load()
-        return self._loaded[key]
-
-
-def prepare(cells: Sequence[Cell], say: Say) -> Iterator[Prepared | Refused]:
-    """Load the data of every cell and make what its trials need; nothing is made twice."""
-    data = Data(say)
-    for cell in cells:
-        try:
-            yield _prepare(cell, data)
-        except Exception as error:  # one cell's mistake is no other's
-            yield Refused(cell.overrides, error)
-
-
-def _prepare(cell: Cell, data: Data) -> Prepared:
-    started_at, start = datetime.now(UTC), time.perf_counter()
-    experiment = data.experiment(cell.config)
-    chosen = [suites.SUITES[suite] for suite in cell.config.suites]
-    for suite in chosen:
-        suite.check(experiment)
-    works = [work for suite in chosen for work in suite.plan(experiment)]
-    seconds = time.perf_counter() - start
-    return Prepared(cell, experiment, works, started_at.isoformat(timespec="seconds"), seconds)
-
-
-class Sitting:
-    """The trials of prepared cells, in their order: those that ended in an earlier sitting are left out."""
-
-    def __init__(self, prepared: Sequence[Prepared], here: Machine) -> None:
-        commit = machine.commit()
-        identity = {
-            "machine": here.fingerprint,
-            "versions": machine.versions(),
-            "git": commit and commit.model_dump(),
-        }
-        self._here = here
-        self._cells = {
-            trial.Cell(
-                name=" ".join(one.cell.overrides),
-                works=one.works,
-                config=one.cell.config.trial,
-                kept=Kept(one.cell.folder, identity),
-            ): one
-            for one in prepared
-        }
-
-        self.trials = trial.to_run(list(self._cells))
-
-    def measure(self, place: Place, tell: Callable[[Task, Ended], None]) -> Iterator[Done]:
-        """Run the trials in turns and give each cell as its last one ends; `tell` is told of each."""
-        for cell, outcome in trial.run_all(list(self._cells), self.trials, place, tell):
-            one = self._cells[cell]
-            wall = one.seconds + sum(trial.wall for trial in outcome.trials)
-            yield Done(one, outcome, self._here, wall)
-
-
-def check_comparable(cells: Sequence[Cell], here: Machine) -> None:
-    """Refuse to go on with a sweep whose finished cells were measured elsewhere or with other packages.
-
-    Raises:
-        UsageError: naming what differs.
-    """
-    versions = machine.versions()
-    for cell in cells:
-        if cell.finished:
-            made, _ = record.read(cell.folder)
-            differ = [
-                name for name in {*versions, *made.versions} if versions.get(name) != made.versions.get(name)
-            ]
-            if made.machine.fingerprint != here.fingerprint:
-                differ.append("this machine")
-            if differ:
-                raise UsageError(
-                    f"{cell.folder} was measured with another version of {', '.join(sorted(differ))}: its "
-                    "figures do not compare; start a new sweep"
-                )

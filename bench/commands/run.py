@@ -15,15 +15,29 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console, RenderableType
 
-from bench import config, launcher, machine, metrics, record, reports, suites, sweeper, trial, validity
+from bench import (
+    config,
+    launcher,
+    machine,
+    metrics,
+    record,
+    reports,
+    sitting,
+    suites,
+    sweeper,
+    trial,
+    validity,
+)
 from bench.decide import baseline
 from bench.durations import Durations
 from bench.errors import MeasurementError, UsageError, explain
 from bench.frontier import Failure
-from bench.launcher import Cell, Done, Refused, Sweep
+from bench.launcher import Cell, Refused, Sweep
 from bench.record import RunRecord
+from bench.reports import plan as plans
 from bench.reports import terminal
 from bench.reports.progress import Progress
+from bench.sitting import Done
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -144,16 +158,22 @@ class Session:
     def _measure(self, cells: Sequence[Cell], folder: Path) -> list[tuple[Path, RunRecord]]:
         """Bring every cell to its record, in the folder of each; none where only the plan is asked for."""
         here = machine.describe()
-        launcher.check_comparable(cells, here)
-        progress = Progress(Console(stderr=True))
+        sitting.check_comparable(cells, here)
+        progress, durations = Progress(Console(stderr=True)), _durations(cells)
         unfinished = [cell for cell in cells if not cell.finished]
-        prepared = self._without_refused(list(launcher.prepare(unfinished, progress.say)))
+        opened = self._without_refused(list(sitting.open_cells(unfinished, progress.say)))
+        plan = sitting.plan(opened, len(cells) - len(unfinished), durations)
+        if self.flags.dry_run:
+            self._show(plans.as_json(plan), plans.table(plan))
+            return []
+        progress.say(plans.in_short(plan))
+        prepared = self._without_refused(list(sitting.prepare(opened)))
         for one in prepared:
             one.cell.make_folder()
-        sitting = launcher.Sitting(prepared, here)
+        turns = sitting.Sitting(prepared, here)
         try:
-            with progress.trials(sitting.trials, _durations(cells)) as tell:
-                for done in sitting.measure(trial.here, tell):
+            with progress.trials(turns.trials, durations) as tell:
+                for done in turns.measure(trial.here, tell):
                     _conclude(done)
         except KeyboardInterrupt:
             if any(folder.rglob("trials/*")):
@@ -176,20 +196,21 @@ class Session:
         self.codes.append(code)
         self.failures.append(Failure(overrides, message))
 
-    def _show(self, answer: object, table: RenderableType, page: Path) -> None:
+    def _show(self, answer: object, table: RenderableType, page: Path | None = None) -> None:
         if self.flags.json:
             sys.stdout.write(json.dumps(answer) + "\n")
-        else:
-            console = Console(width=None if sys.stdout.isatty() else 100)
-            console.print(table)
+            return
+        console = Console(width=None if sys.stdout.isatty() else 100)
+        console.print(table)
+        if page is not None:
             console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _conclude(done: Done) -> None:
     """Derive the metrics, judge, and write a cell's record and reports."""
     cell, experiment, works = done.prepared.cell, done.prepared.experiment, done.prepared.works
-    measured = metrics.derive(done.outcome.samples)
-    trials = done.outcome.trials
+    trials, noise = done.outcome.trials, cell.config.trial.noise
+    measured = validity.assess(metrics.derive(done.outcome.samples), trials, done.machine, noise)
     conditions = {series: text for work in works for series, text in work.conditions.items()}
     skipped = {names: reason for work in works for names, reason in work.skipped.items()}
     made = RunRecord(
@@ -208,7 +229,7 @@ def _conclude(done: Done) -> None:
         metrics=measured,
         conditions=conditions,
         skipped=skipped,
-        validity=validity.judge(cell.config.suites, trials, measured, done.machine),
+        validity=validity.judge(cell.config.suites, trials, measured, done.machine, noise),
         baseline=cell.config.baseline.name,
         verdicts=baseline.judge(cell.config.baseline, measured, trials, conditions, skipped),
     )
