@@ -289,7 +289,7 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
             return None  # the series carries no such observation, as a warm pass has no quality
         reason = _too_few(metric.quantile, len(rows) // repeats)
     elif metric.quality is not None:
-        per_query = rows.groupby("query")[metric.quality].mean().to_numpy(dtype=np.float64)
+        per_query = rows.groupby("query")[metric.quality].mean().dropna().to_numpy(dtype=np.float64)
         value, interval = float(per_query.mean()), stats.bootstrap_interval(per_query)
     elif metric.spread == "share":
         value, interval = float(values.mean()), stats.t_interval(values)

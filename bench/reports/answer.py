@@ -115,7 +115,7 @@ def described(labels: Mapping[str, str]) -> str:
 
 def _described(key: str, value: str) -> str:
     match key:
-        case "phase" | "part" | "of" | "qtype":
+        case "phase" | "part" | "of" | "qtype" | "operation":
             return value
         case "level":
             return value.upper()

@@ -28,6 +28,23 @@ _TABLES = {
         "memory.cache.latency.mean": "mean latency",
         "memory.cache.latency.p95": "p95",
     },
+    "Searches between inserts and deletes": {
+        "memory.mixed.latency.mean": "mean latency",
+        "memory.mixed.latency.p95": "p95",
+        "memory.mixed.recall_at_10": "recall@10",
+    },
+    "Inserts and deletes between searches": {
+        "memory.mixed.write_rate": "vectors written",
+    },
+    "Runbook, its searches step by step": {
+        "memory.streaming.latency.mean": "mean latency",
+        "memory.streaming.latency.p95": "p95",
+        "memory.streaming.recall_at_10": "recall@10",
+        "memory.streaming.bytes_per_vector": "bytes per vector",
+    },
+    "Runbook, its writes step by step": {
+        "memory.streaming.write_rate": "vectors written",
+    },
     "Documents in SQLite shards": {
         "memory.storage.write_rate": "written",
         "memory.storage.read_rate": "read",
@@ -35,6 +52,10 @@ _TABLES = {
     "Scalar codes, searched exactly": {
         "memory.coding.bytes_per_vector": "bytes per vector",
         "memory.coding.recall_at_10": "recall@10",
+    },
+    "Queries among a share of the documents": {
+        "query.filtered.recall_at_10": "recall@10",
+        "query.filtered.latency.mean": "mean latency",
     },
 }
 _ALL = "all"  # the label of what has none: a total

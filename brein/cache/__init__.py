@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,25 +102,29 @@ class Caches:
         self._closing.close()
 
 
-def open_caches(config: CacheConfig, folder: Path | None) -> Caches:
+def open_caches(config: CacheConfig, folder: Path | None, clock: Callable[[], float] | None = None) -> Caches:
     """Open the levels that are enabled. `folder` is the engine's; L3 lies in `folder/cache` by default.
+
+    `clock` gives the seconds by which entries age in every level, and never goes back; None: the system's.
 
     Raises:
         ConfigError: the Redis URL cannot be read, the private Redis does not start, L3 has no place, or a
             file that is not a cache lies there.
     """
+    uptime, now = clock or time.monotonic, clock or time.time
     with ExitStack() as closing:
         connection = _connect(config.l2, closing) if config.l2.enabled else None
         place = _place(config.l3, folder) if config.l3.enabled else None
 
         def tiered(kind: str, maxsize: int, ttl: float, compression: bool) -> TieredCache:
-            levels: dict[str, Cache] = {"l1": MemoryCache(maxsize, ttl, config.max_bytes)}
+            levels: dict[str, Cache] = {"l1": MemoryCache(maxsize, ttl, config.max_bytes, uptime)}
             if connection is not None:
-                levels["l2"] = connection.cache(kind, config.l2.maxsize, config.l2.ttl, config.l2.max_bytes)
+                limits = config.l2.maxsize, config.l2.ttl, config.l2.max_bytes
+                levels["l2"] = connection.cache(kind, *limits, now=now)
             if place is not None:
                 file = place / f"{kind}.sqlite"
-                bounds = config.l3.maxsize, config.l3.ttl, config.l3.max_bytes
-                levels["l3"] = DiskCache(file, *bounds, own_folder=config.l3.path is None)
+                limits = config.l3.maxsize, config.l3.ttl, config.l3.max_bytes
+                levels["l3"] = DiskCache(file, *limits, own_folder=config.l3.path is None, now=now)
             cache = TieredCache(levels, compression)
             closing.callback(cache.close)
             return cache

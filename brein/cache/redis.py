@@ -221,9 +221,17 @@ class RedisConnection:
         self.client = redis.Redis.from_pool(pool)
         self.backoff = BackOff(clock)
 
-    def cache(self, namespace: str, maxsize: int, ttl: float, max_bytes: int | None = None) -> RedisCache:
+    def cache(
+        self,
+        namespace: str,
+        maxsize: int,
+        ttl: float,
+        max_bytes: int | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> RedisCache:
         """The cache of one namespace; arguments as for `RedisCache`."""
-        return RedisCache(self, namespace, maxsize, ttl, max_bytes)
+        return RedisCache(self, namespace, maxsize, ttl, max_bytes, now=now)
 
     def close(self) -> None:
         """Disconnect."""

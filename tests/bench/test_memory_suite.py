@@ -2,34 +2,44 @@
 
 import json
 import zlib
+from collections import Counter, OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench import config
 from bench.artifacts import Store
-from bench.config import SyntheticConfig
+from bench.config import SyntheticConfig, ZipfPopularity
+from bench.errors import UsageError
 from bench.metrics import derive
 from bench.suites import Experiment, query
-from bench.suites.memory import PARTS, build, cache, coding, search, shards, storage
+from bench.suites.memory import PARTS, build, cache, coding, mixed, search, shards, storage, streaming
+from bench.timing import Timed
 from bench.trial import frame
 from bench.workload import prose, synthetic, truth
 from bench.workload.dataset import TextDataset
+from bench.workload.popularity import Stream
 from brein import Document, EngineConfig
 from brein.cache import CacheConfig, DiskConfig, RedisConfig
 from brein.cache import SearchCacheConfig as SearchConfig
 from brein.index import gpu
 from brein.index.flat import FlatConfig
 from brein.index.ivf import IVFFlatConfig
+from brein.index.plain import PlainIndex
 
 VECTORS, QUERIES, DIMENSION = 600, 40, 32
 SETTINGS = {
     "k": 10, "searches": 60, "batch_seconds": 0.01, "filter_shares": [0.01, 0.5],
-    "filtered_searches": 15, "cache_keys": 50, "cache_requests": 300, "shard_searches": 30,
+    "filtered_searches": 15, "shard_searches": 30,
     "storage_shards": [1, 3], "storage_documents": 250, "storage_reads": 20,
 }  # fmt: skip
+STREAM = Stream(
+    popularity=ZipfPopularity(exponent=1.0, repetition=0.0, window=1, drift=0.0), queries=50, requests=300
+)
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +170,50 @@ def test_bytes_are_on_disk_where_the_searched_index_leaves_them(source, tmp_path
 
 def test_one_level_answers_all_but_the_first_request_for_a_key(tmp_path):
     levels, samples = cached(CacheConfig(), ["l1"], tmp_path)
-    stream = cache.zipf_stream(50, 300, 1.0, 5)
-    answered = pytest.approx(1 - len(set(stream.tolist())) / 300)
+    answered = pytest.approx(1 - len(set(STREAM.drawn(5).tolist())) / STREAM.requests)
     assert levels == {("memory.cache.answered", "l1"): answered, ("memory.cache.hit_rate", "l1"): answered}
     assert (samples["series"] == "memory.cache").sum() == round(300 * levels["memory.cache.answered", "l1"])
+
+
+def simulated(stream, maxsize, ttl, rate):
+    """Requests that an LRU cache answers whose entries live `ttl` seconds from when they were computed."""
+    entries, answered = OrderedDict(), 0
+    for place, key in enumerate(stream, 1):
+        now = place / rate
+        entries = OrderedDict((k, expires) for k, expires in entries.items() if now < expires)
+        if key in entries:
+            answered += 1
+            entries.move_to_end(key)
+            continue
+        if len(entries) == maxsize:
+            entries.popitem(last=False)
+        entries[key] = now + ttl
+    return answered / len(stream)
+
+
+@pytest.mark.parametrize(("maxsize", "rate"), [(5, 1.0), (20, 10.0), (50, 1.0)])
+def test_a_hit_rate_is_that_of_the_size_the_time_to_live_and_the_stream(tmp_path, maxsize, rate):
+    shares = []
+    for ttl in (0.15, 7.5, 40.5, 1800.0):
+        levels, _ = cached(CacheConfig(search=SearchConfig(maxsize=maxsize, ttl=ttl)), ["l1"], tmp_path, rate)
+        shares.append(levels["memory.cache.answered", "l1"])
+        assert shares[-1] == simulated(STREAM.drawn(5).tolist(), maxsize, ttl, rate)
+    assert shares[0] < shares[1] < shares[-1]
+
+
+def test_every_level_ages_by_the_virtual_clock(tmp_path):
+    """An hour passes between two requests: what lives for less is never found again, what lives longer is."""
+    found = {}
+    for ttl in (1800.0, 1e7):
+        three = CacheConfig(
+            search=SearchConfig(ttl=ttl),
+            l2=RedisConfig(enabled=True, timeout=5.0, ttl=ttl),
+            l3=DiskConfig(enabled=True, ttl=ttl),
+        )
+        levels, _ = cached(three, ["l1", "l2", "l3"], tmp_path, 1 / 3600)
+        found[ttl] = [levels["memory.cache.answered", level] for level in ("l1", "l2", "l3")]
+    assert found[1800.0] == [0, 0, 0]
+    assert all(share > 0 for share in found[1e7])
 
 
 def test_each_of_three_levels_answers_what_the_faster_ones_lost(tmp_path):
@@ -222,15 +272,15 @@ def experiment(folder, *overrides):
     return Experiment(config.from_overrides(list(overrides)), dataset, None, Store(folder))
 
 
-def cached(configured, levels, scratch):
+def cached(configured, levels, scratch, rate=1.0):
     found, samples = measured(
         cache.request(
             {
                 "engine": engine(cache=configured),
                 "levels": levels,
                 "seed": 5,
-                "exponent": 1.0,
-                "settings": SETTINGS,
+                "stream": STREAM.model_dump_json(),
+                "settings": {"cache_keys": STREAM.queries, "cache_rate": rate},
                 "scratch": str(scratch),
             }
         )
@@ -296,6 +346,143 @@ def test_more_bits_keep_more_and_a_residual_costs_one_byte(source, tmp_path):
     assert all(len(c["recalls"]) == 30 for c in made.values())
     coding.compute(argument)
     assert (tmp_path / "codings.json").read_text() == first
+
+
+def mixed_in(source, folder, index, rows=400, **counts):
+    counts = {"searches": 120, "inserts": 50, "deletes": 30} | counts
+    return measured(
+        mixed.mix(
+            {
+                "engine": engine(index=index),
+                "index": built(source, folder, index, rows // 2),
+                "vectors": str(source),
+                "rows": rows,
+                "query_ids": [f"q{n}" for n in range(QUERIES)],
+                "seed": 5,
+                "settings": {"k": 10, "mixed_stages": 4},
+                **counts,
+            }
+        )
+    )
+
+
+@given(
+    st.integers(0, 60), st.integers(0, 30), st.integers(0, 20), st.integers(60, 90), st.integers(0, 2**32 - 1)
+)
+def test_only_what_is_there_is_deleted_and_only_what_is_not_is_inserted(
+    searches, inserts, deletes, rows, seed
+):
+    made = mixed.operations(searches, inserts, deletes, rows=rows, queries=7, seed=seed)
+    assert Counter(kind for kind, _ in made) == Counter(search=searches, insert=inserts, delete=deletes)
+    there = set(range(rows // 2))
+    for kind, row in made:
+        if kind == "search":
+            assert 0 <= row < 7
+        elif kind == "insert":
+            assert 0 <= row < rows
+            assert row not in there
+            there.add(row)
+        else:
+            there.remove(row)
+    assert made == mixed.operations(searches, inserts, deletes, rows=rows, queries=7, seed=seed)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+def test_exact_searches_between_writes_find_everything_that_is_there_by_then(source, tmp_path, metric):
+    found, samples = mixed_in(source, tmp_path / "index", FlatConfig(metric=metric))
+    for stage in "1234":
+        assert found["memory.mixed.recall_at_10", stage] == 1
+        assert found["memory.mixed.latency.mean", stage] > 0
+    assert {name[1] for name in found if name[0] == "memory.mixed.write_rate"} == {"insert", "delete"}
+    assert samples["series"].value_counts().to_dict() == {
+        "memory.mixed.search": 120,
+        "memory.mixed.write": 80,
+    }
+
+
+def test_recall_between_writes_is_of_what_an_approximate_index_found(source, tmp_path):
+    found, _ = mixed_in(source, tmp_path / "index", IVFFlatConfig(nlist=50, nprobe=1))
+    assert 0.1 < found["memory.mixed.recall_at_10", "4"] < 1
+
+
+def test_a_search_that_finds_what_was_deleted_is_not_credited(source):
+    vectors, queries = np.load(source / "vectors.npy")[:100], np.load(source / "queries.npy")
+    nearest = truth.exact_search(vectors[:50], queries[:1], 10, "l2")[0].tolist()
+    gone = mixed.Operation("delete", nearest[0])
+    asked = mixed.Operation("search", 0)
+    done = [Timed(0.0, 1.0, given) for given in ([str(row) for row in nearest], [], list(map(str, nearest)))]
+    recalls = mixed._recalls([asked, gone, asked], done, vectors, queries, "l2")
+    assert recalls == {0: 1.0, 2: 0.9}
+
+
+def test_mixed_is_left_out_where_half_of_the_vectors_are_too_few(tmp_path):
+    for override, why in (
+        ("index.nlist=50", "IndexIVFFlat needs at least nlist = 50 to train"),
+        ("suite.memory.mixed_inserts=0.5", "1,000 are to be inserted"),
+        ("suite.memory.mixed_deletes=0.5", "1,000 are to be deleted"),
+    ):
+        base = [
+            "index.nlist=2",
+            "index.nprobe=1",
+            "suite.memory.mixed_inserts=0",
+            "suite.memory.mixed_deletes=0",
+        ]
+        work = mixed.plan(experiment(tmp_path, *base, override))
+        assert why in work.skipped["memory.mixed"]
+        assert work.skipped["memory.mixed"].endswith("half of the vectors taken are 10")
+
+
+BOOK = [["insert", 0, 200], ["search"], ["insert", 200, 400], ["delete", 0, 150], ["search"]]
+
+
+def streamed(source, index, steps=BOOK):
+    return measured(
+        streaming.follow(
+            {
+                "engine": engine(index=index),
+                "vectors": str(source),
+                "query_ids": [f"q{n}" for n in range(QUERIES)],
+                "rows": 400,
+                "steps": steps,
+                "seed": 5,
+                "settings": {"k": 10, "streaming_searches": 60},
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+def test_exact_search_has_every_recall_in_every_step_of_a_runbook(source, metric):
+    found, samples = streamed(source, FlatConfig(metric=metric))
+    assert {name: value for name, value in found.items() if "recall" in name[0]} == {
+        ("memory.streaming.recall_at_10", "2"): 1, ("memory.streaming.recall_at_10", "5"): 1
+    }  # fmt: skip
+    written = samples[samples["series"] == "memory.streaming.write"]
+    assert written[["labels", "items"]].to_numpy().tolist() == [
+        ['{"operation": "insert", "step": "1"}', 200],
+        ['{"operation": "insert", "step": "3"}', 200],
+        ['{"operation": "delete", "step": "4"}', 150],
+    ]
+    asked = samples[samples["series"] == "memory.streaming.search"].groupby("labels")["query"].apply(list)
+    assert asked.iloc[0] == asked.iloc[1]
+    assert found["memory.streaming.bytes_per_vector", "5"] >= 4 * DIMENSION
+
+
+def test_recall_in_a_runbook_is_of_what_was_there_at_the_step(source, monkeypatch):
+    """An index that never forgets finds what is gone, and loses recall for it."""
+    monkeypatch.setattr(PlainIndex, "remove", lambda self, ids: len(ids))
+    found, _ = streamed(source, FlatConfig())
+    assert found["memory.streaming.recall_at_10", "2"] == 1
+    assert found["memory.streaming.recall_at_10", "5"] < 0.9
+
+
+def test_a_runbook_is_left_out_where_its_first_step_cannot_train_the_index(tmp_path):
+    work = streaming.plan(experiment(tmp_path))
+    assert work.skipped["memory.streaming"] == (
+        "IndexIVFFlat needs at least nlist = 100 vectors to train; step 1 inserts 10"
+    )
+    with pytest.raises(UsageError, match="runbook sliding_window, step 1: there is nothing to search"):
+        streaming.check(experiment(tmp_path, "runbook.steps=[{operation: search}]"))
 
 
 def test_made_up_texts_are_repeatable_and_compress_like_prose():

@@ -1,13 +1,10 @@
-"""Ground truth, popularity, and what both are built from."""
+"""Ground truth, and what it is built from."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench.workload import truth
 from bench.workload.dataset import VectorDataset
-from bench.workload.popularity import zipf_stream
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
@@ -35,20 +32,3 @@ def test_another_ground_truth_is_another_data_set():
         for given, metric in ((None, None), (truth, "l2"), (truth, "cosine"), (truth[::-1], "l2"))
     }
     assert len(hashes) == 4
-
-
-@given(st.integers(1, 50), st.floats(0, 3), st.integers(0, 2**31))
-def test_a_stream_is_repeatable_and_within_range(queries, exponent, seed):
-    stream = zipf_stream(queries, 100, exponent, seed)
-    assert stream.shape == (100,)
-    assert 0 <= stream.min() <= stream.max() < queries
-    np.testing.assert_array_equal(stream, zipf_stream(queries, 100, exponent, seed))
-
-
-def test_popularity_follows_the_exponent():
-    counts = np.sort(np.bincount(zipf_stream(100, 200_000, 1.0, 3), minlength=100))[::-1]
-    harmonic = (1 / np.arange(1, 101)).sum()
-    assert counts[0] / 200_000 == pytest.approx(1 / harmonic, rel=0.03)
-    assert counts[0] / counts[9] == pytest.approx(10, rel=0.1)
-    uniform = np.bincount(zipf_stream(100, 200_000, 0.0, 3), minlength=100)
-    assert uniform.min() > 1700

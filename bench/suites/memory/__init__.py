@@ -8,6 +8,8 @@
 | shards | one index kind in several numbers of shards |
 | storage | documents written and read, in several numbers of SQLite files |
 | coding | what scalar codes of vectors, and of their residuals, cost and keep |
+| mixed | searches between inserts and deletes |
+| streaming | a runbook of inserts, deletes and searches, step by step |
 
 `suite.memory.parts` says which of them run. Only `ingest` loads the embedding model.
 """
@@ -16,8 +18,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from bench.artifacts import Artifact
 from bench.suites.base import Experiment
-from bench.suites.memory import cache, coding, ingest, search, shards, storage
+from bench.suites.memory import cache, coding, ingest, mixed, search, shards, storage, streaming
 from bench.trial import Work
 
 
@@ -37,6 +40,8 @@ PARTS: dict[str, Part] = {
     "shards": shards,
     "storage": storage,
     "coding": coding,
+    "mixed": mixed,
+    "streaming": streaming,
 }
 
 
@@ -44,13 +49,22 @@ def check(experiment: Experiment) -> None:
     """Refuse what cannot be measured, before anything is made.
 
     Raises:
-        UsageError: there are too few vectors or documents for the index or for k.
+        UsageError: there are too few vectors or documents for the index or for k; a trace or a runbook asks
+            for what is not there.
     """
     wanted = experiment.config.suite.memory.parts
-    if "search" in wanted:
-        search.check(experiment)
-    if "ingest" in wanted:
-        ingest.check(experiment)
+    for name, part in (("search", search), ("ingest", ingest), ("cache", cache), ("streaming", streaming)):
+        if name in wanted:
+            part.check(experiment)
+
+
+def artifacts(experiment: Experiment) -> list[Artifact]:
+    """What `plan` makes, known without making it; one that several parts share comes for each of them."""
+    wanted = experiment.config.suite.memory.parts
+    makers = {"search": search, "shards": shards, "coding": coding, "mixed": mixed, "streaming": streaming}
+    return [
+        artifact for name, part in makers.items() if name in wanted for artifact in part.artifacts(experiment)
+    ]
 
 
 def plan(experiment: Experiment) -> list[Work]:

@@ -1,9 +1,13 @@
-"""Part `cache`: the search cache under a Zipf stream of requests, level by level."""
+"""Part `cache`: the search cache under a stream of requests, level by level.
+
+Its entries age by a virtual clock, on which the requests arrive evenly: hit rates depend on how long entries
+live and on how soon they are asked for again, however fast this machine asks.
+"""
 
 from __future__ import annotations
 
 import tempfile
-import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +16,21 @@ import numpy as np
 
 from bench import trial
 from bench.suites.base import Experiment
+from bench.timing import Timed, time_each
 from bench.trial import Measurement, Plan, Samples, Work
-from bench.workload import prose
-from bench.workload.popularity import zipf_stream
+from bench.workload import popularity, prose
+from bench.workload.dataset import IntArray
+from bench.workload.popularity import Stream
 from brein import EngineConfig, Hit
 from brein.cache import CacheConfig, TieredCache, codec, open_caches
 
 METRICS: tuple[str, ...] = ("memory.cache",)
 _HITS, _WORDS = 10, 30  # of a value: ten hits with a text of 200 characters each
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse a trace that cannot be replayed."""
+    _stream(experiment)
 
 
 def plan(experiment: Experiment) -> Work:
@@ -28,23 +39,30 @@ def plan(experiment: Experiment) -> Work:
     levels, left_out = _levels(engine.cache), experiment.caches_left_out
     if not levels:
         return Work(skipped={"memory.cache": f"every level is switched off{left_out}"})
+    stream = _stream(experiment)
     argument = {
         "engine": engine.model_dump_json(),
         "levels": levels,
         "settings": settings.model_dump(mode="json"),
-        "exponent": experiment.config.suite.query.zipf_exponent,
+        "stream": stream.model_dump_json(),
         "scratch": str(experiment.store.scratch()),
     }
     restarts = "; at every part but the first one more level, the fastest first, begins empty again"
     conditions = {
-        "memory.cache": f"{settings.cache_requests:,} Zipf requests for {settings.cache_keys:,} keys, one "
-        f"client, values of {_HITS} hits"
+        "memory.cache": f"{settings.cache_requests:,} requests for {settings.cache_keys:,} keys, "
+        f"{stream.described}, one client, values of {_HITS} hits; {settings.cache_rate:g} requests a second "
+        "of a virtual clock, by which entries age"
         + (f"; in {len(levels)} parts{restarts}" if len(levels) > 1 else "")
         + left_out
     }
     return Work(
         [Plan("memory", "cache", "bench.suites.memory.cache:request", argument)], conditions=conditions
     )
+
+
+def _stream(experiment: Experiment) -> Stream:
+    settings = experiment.config.suite.memory
+    return popularity.for_keys(experiment.config.popularity, settings.cache_keys, settings.cache_requests)
 
 
 def _levels(config: CacheConfig) -> list[str]:
@@ -64,45 +82,58 @@ def request(argument: dict[str, Any]) -> Measurement:
     there are levels, and before each part one more of the faster levels is emptied, as a restart does.
     """
     settings, levels = argument["settings"], argument["levels"]
-    keys, requests = settings["cache_keys"], settings["cache_requests"]
-    values = _values(keys, argument["seed"])
-    stream = zipf_stream(keys, requests, argument["exponent"], argument["seed"])
+    values = _values(settings["cache_keys"], argument["seed"])
+    stream = Stream.read(argument["stream"]).drawn(argument["seed"])
+    clock = _VirtualClock(settings["cache_rate"])
     with tempfile.TemporaryDirectory(dir=argument["scratch"]) as folder:
-        caches = open_caches(EngineConfig.read(argument["engine"]).cache, Path(folder))
+        caches = open_caches(EngineConfig.read(argument["engine"]).cache, Path(folder), clock)
         try:
             yield
-            timed = {level: Samples("memory.cache", level=level) for level in levels}
-            begin = time.perf_counter()
-            for number, part in enumerate(np.array_split(stream, len(levels))):
-                for level in levels[:number]:
-                    caches.search.levels[level].clear()
-                _ask(caches.search, part.tolist(), values, timed, begin)
+            timed = _ask(caches.search, levels, stream, values, clock)
             stats = caches.search.stats()
         finally:
             caches.close()
+    latencies = {level: Samples("memory.cache", level=level) for level in levels}
+    for one in timed:
+        if one.given in latencies:
+            latencies[one.given].add(one.seconds, one.start)
     answered = [
-        Samples.of(len(samples.rows) / requests, "memory.cache.answered", level=level)
-        for level, samples in timed.items()
+        Samples.of(len(samples.rows) / len(stream), "memory.cache.answered", level=level)
+        for level, samples in latencies.items()
     ]
     hit_rates = [
         Samples.of(rate, "memory.cache.hit_rate", level=level)
         for level in levels
         if (rate := stats[level].hit_rate) is not None
     ]
-    return trial.report(*timed.values(), *answered, *hit_rates)
+    return trial.report(*latencies.values(), *answered, *hit_rates)
+
+
+class _VirtualClock:
+    """When the last request arrived, in seconds, where `rate` requests come in a second."""
+
+    def __init__(self, rate: float) -> None:
+        self.arrived = 0
+        self._rate = rate
+
+    def __call__(self) -> float:
+        return self.arrived / self._rate
 
 
 def _ask(
-    cache: TieredCache, keys: list[int], values: list[bytes], timed: dict[str, Samples], begin: float
-) -> None:
-    """Ask for each of `keys`, and add its time to the samples of the level that answers."""
-    for key in keys:
-        name, compute = f"query {key}", partial(values.__getitem__, key)
-        start = time.perf_counter()
-        _, level = cache.get_or_compute(name, compute)
-        end = time.perf_counter()
-        if level in timed:
-            timed[level].add(end - start, start - begin)
+    cache: TieredCache, levels: list[str], stream: IntArray, values: list[bytes], clock: _VirtualClock
+) -> list[Timed[str]]:
+    """Ask for the keys of a stream, as they arrive; timed, with the level that answered."""
+
+    def arriving() -> Iterator[tuple[str, Callable[[], bytes]]]:
+        for number, part in enumerate(np.array_split(stream, len(levels))):
+            for level in levels[:number]:
+                cache.levels[level].clear()
+            for key in part.tolist():
+                clock.arrived += 1
+                yield f"query {key}", partial(values.__getitem__, key)
+
+    return time_each(lambda request: cache.get_or_compute(*request)[1], arriving())
 
 
 def _values(count: int, seed: int) -> list[bytes]:
