@@ -164,7 +164,7 @@ def pareto(points: Sequence[Point], axes: Sequence[str]) -> list[Point]:
 
     One point dominates another when its values are at least as good on every axis and better on one, each in
     its metric's direction. Equal points do not dominate each other. Invalid points, and points without a
-    value on every axis, are left out. Values are compared, not intervals.
+    value on every axis, are left out. Values are compared, not intervals, whether fit to be judged or not.
     """
     rows = {number: row for number, point in enumerate(points) if (row := _lower_is_better(point, axes))}
     table = np.array(list(rows.values()))
@@ -180,7 +180,8 @@ def cheapest(points: Sequence[Point], objective: ObjectiveConfig) -> Choice | No
 
     Cheapest is the fewest bytes per vector in memory, then the lowest latency, then the shortest build. A
     bound is met where the whole interval is at least as good, failed where all of it is worse, else not
-    proven. Where no point is proven, those whose values meet every bound come before those whose do not.
+    proven; what is not fit to be judged proves nothing. Where no point is proven, those whose values meet
+    every bound come before those whose do not.
     """
     limits = {axis: limit for axis, limit in objective if limit is not None}
     if not limits:
@@ -216,7 +217,7 @@ def _lower_is_better(point: Point, axes: Sequence[str]) -> list[float] | None:
 
 
 def _word(measured: Measured | None, limit: float) -> baseline.Word:
-    if measured is None or measured.ci_low is None or measured.ci_high is None:
+    if measured is None or measured.reasons or measured.ci_low is None or measured.ci_high is None:
         return "not proven"
     return baseline.compare(limit, measured.ci_low, measured.ci_high, measured.better)[0]
 
@@ -230,8 +231,8 @@ def _inside(measured: Measured | None, limit: float) -> bool:
 def _doubt(axis: str, measured: Measured | None) -> Doubt:
     if measured is None:
         return Doubt(axis, "it was not measured")
-    if measured.reason is not None:
-        return Doubt(axis, measured.reason)
+    if measured.reasons or measured.reason:
+        return Doubt(axis, "; ".join(measured.reasons) or str(measured.reason))
     known = METRICS.get(measured.name)
     unit = "queries" if known and known.quality else "repeats"
     return Doubt(axis, f"more {unit} would narrow its interval")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,10 +100,28 @@ def standing(sweep: Sweep) -> list[str]:
     for point in invalid:
         reasons = "; ".join(sweep.record(point).validity.reasons)
         said.append(f"Not valid, and left out: {configuration(sweep, point)}: {reasons}")
+    said += _unfit(sweep)
     said += [f"Failed: {shown(own) or 'the cell'}: {why}" for own, why in failed(sweep)]
     if any(interval_is_missing(point) for point in sweep.points if point.valid):
         said.append("Timings without an interval prove nothing: an interval needs at least 5 processes.")
     return said
+
+
+def _unfit(sweep: Sweep) -> Iterator[str]:
+    """The valid cells some of whose values are not fit to be judged, and why, by reason."""
+    doubted: dict[str, list[str]] = {}
+    for point in sweep.points:
+        reasons = (
+            {reason for axis in main_axes(sweep) for reason in _reasons(point, axis)} if point.valid else ()
+        )
+        for reason in sorted(reasons):
+            doubted.setdefault(reason, []).append(configuration(sweep, point))
+    yield from (f"Not fit to be judged: {reason} ({'; '.join(cells)})" for reason, cells in doubted.items())
+
+
+def _reasons(point: Point, axis: str) -> list[str]:
+    found = point.measured.get(axis)
+    return [answer.printable(f"{_title(axis)}: {reason}") for reason in found.reasons] if found else []
 
 
 def failed(sweep: Sweep) -> list[tuple[tuple[str, ...], str]]:
@@ -286,4 +304,4 @@ def _list(sweep: Sweep, axes: Sequence[str]) -> str:
 
 
 def _title(axis: str) -> str:
-    return AXES["memory"][axis].title
+    return (AXES["query"] | AXES["memory"])[axis].title
