@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench.errors import MeasurementError, UsageError
 from bench.machine import Git, Machine
 from bench.metrics import COLUMNS, Direction, Measured
+from bench.noise import Disturbance
 from brein.settings import explain
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Trial(_Part):
     reason: str | None = Field(description="why it failed")
     started_at: str = Field(description="UTC, ISO 8601")
     wall: float = Field(description="seconds its process measured, its preparation left out")
+    series: list[str] = Field(default=[], description="the series of samples it gave")
+    noise: Disturbance | None = Field(default=None, description="what went on beside it; null: not watched")
     facts: dict[str, Any] = Field(description="what the process says of itself: threads, memory by kind, …")
 
 

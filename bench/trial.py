@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from bench import record
 from bench.config import TrialConfig
 from bench.errors import BenchError
-from bench.machine import compute_threads, usable_cores
+from bench.machine import compute_threads, thread_pools, usable_cores
 from bench.metrics import COLUMNS, label_text
+from bench.noise import Watch
 from bench.process import Child
 
 if TYPE_CHECKING:
@@ -80,8 +81,12 @@ class Work:
 
 
 def report(*samples: Samples, **facts: Any) -> dict[str, Any]:
-    """What a trial's function returns: every row, and facts about the process."""
-    return {"rows": [row for series in samples for row in series.rows], "facts": facts}
+    """What a trial's function returns: every row, and facts about the process.
+
+    The fact `doubts` says by series, or series and labels ("query.search cold"), why not to believe it.
+    """
+    rows = [row for series in samples for row in series.rows]
+    return {"rows": rows, "facts": {"pools": thread_pools(), **facts}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,8 +267,14 @@ def _side_by_side(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
     with ExitStack() as stack:
         children = []
         for task in tasks:
-            threads = compute_threads(task.config.threads)
-            children.append(stack.enter_context(Child(task.plan.target, task.argument, threads=threads)))
+            child = Child(
+                task.plan.target,
+                task.argument,
+                threads=compute_threads(task.config.threads),
+                memory=task.config.memory,
+                cores=task.config.cores,
+            )
+            children.append(stack.enter_context(child))
         for task, child in zip(tasks, children, strict=True):
             child.wait_until_prepared(task.config.timeout)
         for task, child in zip(tasks, children, strict=True):
@@ -271,13 +282,14 @@ def _side_by_side(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
 
 
 def _measure(task: Task, child: Child) -> Ended:
-    started_at, start = datetime.now(UTC), time.perf_counter()
+    started_at, watch, start = datetime.now(UTC), Watch(child.pid), time.perf_counter()
     result: dict[str, Any] = {"rows": [], "facts": {}}
     reason = None
     try:
         result = child.result(task.config.timeout)
     except BenchError as error:
         reason = str(error)
+    wall, noise = time.perf_counter() - start, watch.stop()
     trial = record.Trial(
         suite=task.plan.suite,
         phase=task.plan.phase,
@@ -286,7 +298,9 @@ def _measure(task: Task, child: Child) -> Ended:
         status="failed" if reason else "ok",
         reason=reason,
         started_at=started_at.isoformat(timespec="seconds"),
-        wall=time.perf_counter() - start,
+        wall=wall,
+        series=sorted({row["series"] for row in result["rows"]}),
+        noise=noise,
         facts={"threads": compute_threads(task.config.threads), **result["facts"]},
     )
     return Ended(trial, result["rows"])

@@ -57,6 +57,8 @@ def _word(figure: BaselineFigure, measured: Measured) -> tuple[Word, str]:
         return "missing", str(measured.reason)
     if measured.ci_low is None or measured.ci_high is None:
         return "not proven", f"no interval: {measured.reason}"
+    if measured.reasons:
+        return "not proven", "; ".join(measured.reasons)
     return compare(figure.value, measured.ci_low, measured.ci_high, figure.better)
 
 
