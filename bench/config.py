@@ -162,6 +162,14 @@ class RunbookConfig(Settings):
     )
 
 
+class HoldoutConfig(Settings):
+    """Parts of the data set that are kept apart, the same ones every time: see `bench.workload.holdout`."""
+
+    queries: float = Field(ge=0, lt=1, description="share of the queries on the side tune; the rest is test")
+    side: Literal["tune", "test"] = Field(description="which of the queries are asked")
+    documents: float = Field(ge=0, lt=1, description="share of the documents, or vectors, never searched")
+
+
 # --- suites and trials ---------------------------------------------------------------------------
 
 
@@ -324,6 +332,14 @@ class BaselineConfig(Settings):
 # --- the experiment ------------------------------------------------------------------------------
 
 
+class ArtifactsConfig(Settings):
+    """What is kept of what runs share."""
+
+    max_bytes: int | None = Field(
+        ge=0, description="bytes they may take; the least recently used go first; null: no limit"
+    )
+
+
 class PathsConfig(Settings):
     """Where a run writes, relative to the working directory."""
 
@@ -339,6 +355,7 @@ class ExperimentConfig(Settings):
     suites: tuple[str, ...] = Field(min_length=1, description="what is measured, in order")
     suite: SuitesConfig
     dataset: DatasetConfig
+    holdout: HoldoutConfig
     popularity: Popularity
     runbook: RunbookConfig
     embedding: EmbeddingConfig
@@ -353,6 +370,7 @@ class ExperimentConfig(Settings):
     objective: ObjectiveConfig
     baseline: BaselineConfig
     paths: PathsConfig
+    artifacts: ArtifactsConfig
     inert: dict[str, int | float | bool | str] = Field(
         description="keys of the guide's JSON profile that change nothing here, kept for the record"
     )

@@ -22,6 +22,7 @@ class TextDataset:
 
     `judgements` maps a query id to {document id: relevance > 0}. `facts` is what the record says of the
     data set beyond name, sha256 and counts: library versions, the token limit, the licence, ….
+    `held_out` are documents that are never searched.
     """
 
     name: str
@@ -29,10 +30,11 @@ class TextDataset:
     queries: tuple[Query, ...]
     judgements: Mapping[str, Mapping[str, int]]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    held_out: tuple[Document, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the documents, queries and judgements, in order."""
+        """Hash of the documents, queries, judgements and what is held out, in order."""
         digest = hashlib.sha256()
         for document in self.documents:
             _add(digest, document.id, document.text)
@@ -40,6 +42,8 @@ class TextDataset:
             _add(digest, query.id, query.text)
             for id_, relevance in sorted(self.judgements.get(query.id, {}).items()):
                 _add(digest, id_, str(relevance))
+        for document in self.held_out:
+            _add(digest, "held out", document.id, document.text)
         return digest.hexdigest()
 
 
@@ -48,7 +52,7 @@ class VectorDataset:
     """Vectors to index, query vectors, and perhaps a published ground truth.
 
     `vectors` is float32 (n, d), `queries` float32 (m, d), `truth` int64 (m, t): row numbers of the
-    nearest vectors, nearest first, under `truth_metric`.
+    nearest vectors, nearest first, under `truth_metric`. `held_out`, float32 (h, d), are never searched.
     """
 
     name: str
@@ -57,12 +61,16 @@ class VectorDataset:
     truth: IntArray | None = None
     truth_metric: Literal["cosine", "inner_product", "l2"] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    held_out: FloatArray | None = None
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of shapes and values, the published ground truth's among them."""
+        """Hash of shapes and values, of the published ground truth and what is held out too."""
         digest = hashlib.sha256(repr(self.truth_metric).encode())
-        for array in (self.vectors, self.queries, *(() if self.truth is None else (self.truth,))):
+        there = {"truth": self.truth, "held out": self.held_out}
+        more = [(name, array) for name, array in there.items() if array is not None]
+        for name, array in (("", self.vectors), ("", self.queries), *more):
+            digest.update(name.encode())
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

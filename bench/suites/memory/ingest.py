@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ METRICS: tuple[str, ...] = ("memory.ingest",)
 def check(experiment: Experiment) -> None:
     """Refuse too few documents for the index."""
     if isinstance(experiment.dataset, TextDataset):
-        wanted = experiment.config.suite.memory.ingest_documents
-        documents = min(wanted, len(experiment.dataset.documents))
-        experiment.check_size(documents, "documents to ingest (suite.memory.ingest_documents)", 1)
+        documents = _documents(experiment.dataset, experiment.config.suite.memory.ingest_documents)
+        experiment.check_size(len(documents), "documents to ingest (suite.memory.ingest_documents)", 1)
 
 
 def plan(experiment: Experiment) -> Work:
@@ -31,7 +31,7 @@ def plan(experiment: Experiment) -> Work:
     dataset, config = experiment.dataset, experiment.config
     if not isinstance(dataset, TextDataset):
         return Work(skipped={"memory.ingest": "needs a data set of texts"})
-    documents = dataset.documents[: config.suite.memory.ingest_documents]
+    documents = _documents(dataset, config.suite.memory.ingest_documents)
     spans = embedding.tokenizer(config.embedding)([document.text for document in documents])
     most = getattr(config.embedding, "max_tokens", None) or max(map(len, spans))
     lengths = [min(len(tokens), most) for tokens in spans]
@@ -47,6 +47,11 @@ def plan(experiment: Experiment) -> Work:
     return Work(
         [Plan("memory", "ingest", "bench.suites.memory.ingest:ingest", argument)], conditions=conditions
     )
+
+
+def _documents(dataset: TextDataset, wanted: int) -> Sequence[Document]:
+    """Those held out, where there are any, else the first to be searched."""
+    return (dataset.held_out or dataset.documents)[:wanted]
 
 
 def ingest(argument: dict[str, Any]) -> Measurement:
