@@ -129,6 +129,7 @@ def open_cells(cells: Sequence[Cell], say: Say) -> Iterator[Opened | Refused]:
     for cell in cells:
         started_at, start = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
         try:
+            machine.check(cell.config.trial, cell.config.tier)
             experiment = data.experiment(cell.config)
             for suite in cell.config.suites:
                 suites.SUITES[suite].check(experiment)

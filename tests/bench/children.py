@@ -90,6 +90,11 @@ def exhaust(argument):
         bytearray(argument["bytes"])
 
 
+def exhaust_when_asked(argument):
+    yield
+    exhaust(argument)
+
+
 def confined(argument):
     import numpy as np
 

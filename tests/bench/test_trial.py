@@ -1,4 +1,5 @@
 import os
+import sys
 from contextlib import suppress
 from itertools import pairwise, product
 
@@ -154,6 +155,25 @@ def test_a_few_prepare_together_and_measure_one_at_a_time(tmp_path):
     together = facts[: max(2, usable_cores())]
     assert max(f["prepared"] for f in together) <= min(f["measured"][0] for f in together)
     assert all(before["measured"][1] <= after["measured"][0] for before, after in pairwise(facts))
+
+
+def test_a_trial_says_what_it_sampled_how_many_threads_it_had_and_what_disturbed_it(run):
+    outcome, _ = run(Plan("memory", "search", "children:measure", {}))
+    for made in outcome.trials:
+        assert made.series == ["memory.search"]
+        assert set(made.facts["pools"].values()) == {made.facts["threads"]} == {1}
+        assert made.noise.loop_before > 0 < made.noise.loop_after
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_a_trial_over_its_memory_is_recorded_and_the_rest_goes_on(run):
+    greedy = Plan("memory", "a", "children:exhaust_when_asked", {"by": "numpy", "bytes": 4 * 10**9})
+    modest = Plan("memory", "b", "children:measure", {})
+    outcome, _ = run(greedy, modest, config=CONFIG.model_copy(update={"repeats": 1, "memory": 10**9}))
+    statuses = {made.phase: made.status for made in outcome.trials}
+    assert statuses == {"a": "failed", "b": "ok"}
+    [reason] = [made.reason for made in outcome.trials if made.reason]
+    assert "limit of 1,000,000,000 bytes (trial.memory)" in reason
 
 
 def test_samples_are_typed_rows_of_their_trial(run):
