@@ -16,13 +16,13 @@ from typing import Any
 
 from bench import machine, record, suites, trial, workload
 from bench.artifacts import Artifact, Store
-from bench.config import ExperimentConfig, TextConfig
+from bench.config import ExperimentConfig, HoldoutConfig, SyntheticConfig, TextConfig
 from bench.durations import Durations
 from bench.errors import UsageError
 from bench.launcher import Cell, Refused
 from bench.machine import Machine
 from bench.trial import Ended, Kept, Outcome, Place, Task, Work
-from bench.workload import synthetic
+from bench.workload import holdout, synthetic
 from bench.workload.dataset import Dataset, VectorDataset
 from brein import embedding
 
@@ -101,21 +101,27 @@ class Data:
         Raises:
             UsageError: the data cannot be used.
         """
-        store = Store(config.paths.artifacts.absolute(), self._say)
+        store = Store(config.paths.artifacts.absolute(), self._say, config.artifacts.max_bytes)
         vectors: VectorDataset | None = None
         if isinstance(config.dataset, TextConfig) and "memory" in config.suites:
             searched = config.dataset.memory_vectors
             if searched is not None:
-                vectors = self._once(searched.model_dump_json(), partial(synthetic.load, searched))
+                key = searched.model_dump_json() + config.holdout.model_dump_json()
+                vectors = self._once(key, partial(self._draw, searched, config.holdout))
         # The embedding model's tokeniser cuts the documents, so the data depend on both.
-        key = config.dataset.model_dump_json() + config.embedding.model_dump_json()
+        parts = (config.dataset, config.embedding, config.holdout)
+        key = "".join(part.model_dump_json() for part in parts)
         dataset = self._once(key, partial(self._load, config, store))
         return suites.Experiment(config, dataset, vectors, store)
 
     def _load(self, config: ExperimentConfig, store: Store) -> Dataset:
         self._say(f"load dataset {config.dataset.kind}")
         tokenizer = embedding.tokenizer(config.embedding)
-        return workload.load(config.dataset, store, tokenizer, config.paths.datasets.absolute())
+        loaded = workload.load(config.dataset, store, tokenizer, config.paths.datasets.absolute())
+        return holdout.apply(loaded, config.holdout)
+
+    def _draw(self, vectors: SyntheticConfig, split: HoldoutConfig) -> Dataset:
+        return holdout.apply(synthetic.load(vectors), split)
 
     def _once(self, key: str, load: Callable[[], Any]) -> Any:
         if key not in self._loaded:
