@@ -8,6 +8,7 @@ prepared when it does, and goes on when told to: several can prepare side by sid
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import inspect
 import json
@@ -28,6 +29,7 @@ from brein.errors import BreinError
 
 # Every library that keeps a pool of its own reads one of these when it is loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _LONGEST = 24 * 3600.0  # seconds that making an artifact may take
 # How Python, C++, the C library, the loader and Torch say that they were refused memory.
 _OUT_OF_MEMORY = re.compile(
@@ -158,6 +160,7 @@ class Child:
 
 def main(target: str, folder: Path, prepared: int) -> None:
     """The child's side: call the function, write its result or its refusal."""
+    _end_with_the_parent()
     module, _, name = target.partition(":")
     argument = json.loads((folder / "argument.json").read_text())
     _confine(**json.loads((folder / "limits.json").read_text()))
@@ -175,6 +178,12 @@ def main(target: str, folder: Path, prepared: int) -> None:
     draft = folder / "result.tmp"
     draft.write_text(json.dumps(outcome))
     draft.rename(folder / "result.json")
+
+
+def _end_with_the_parent() -> None:
+    """Where the kernel offers it: a trial whose run was killed must not disturb the one that goes on with it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _confine(memory: int | None, cores: int | None) -> None:

@@ -1,7 +1,9 @@
 import os
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from bench import process
@@ -81,3 +83,17 @@ def test_peak_memory_sees_a_planted_allocation_within_5_percent():
     made = process.call("children:allocate", {"bytes": planted}, threads=1)
     assert made["grown"] == pytest.approx(planted, rel=0.05)
     assert made["anonymous"] >= planted
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_a_child_ends_with_a_parent_that_is_killed(tmp_path):
+    program = "from bench import process; process.call('children:hang', {'file': %r}, threads=1)" % str(
+        tmp_path / "pid"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert parent.poll() is None
+        child = psutil.Process(int((tmp_path / "pid").read_text()))
+        parent.kill()
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
