@@ -181,7 +181,7 @@ def main(target: str, folder: Path, prepared: int) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Where the kernel offers it: a trial whose run was killed must not disturb the one that goes on with it."""
+    """Where the kernel offers it: a trial whose run was killed must not disturb the next."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -87,9 +87,8 @@ def test_peak_memory_sees_a_planted_allocation_within_5_percent():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_a_child_ends_with_a_parent_that_is_killed(tmp_path):
-    program = "from bench import process; process.call('children:hang', {'file': %r}, threads=1)" % str(
-        tmp_path / "pid"
-    )
+    file = str(tmp_path / "pid")
+    program = f"from bench import process; process.call('children:hang', {{'file': {file!r}}}, threads=1)"
     with subprocess.Popen([sys.executable, "-c", program]) as parent:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             assert parent.poll() is None
