@@ -83,7 +83,8 @@ class Work:
 def report(*samples: Samples, **facts: Any) -> dict[str, Any]:
     """What a trial's function returns: every row, and facts about the process.
 
-    The fact `doubts` says by series, or series and labels ("query.search cold"), why not to believe it.
+    The fact `doubts` says what not to believe, by the beginning of a series and its labels
+    ("query.search cold"), and why.
     """
     rows = [row for series in samples for row in series.rows]
     return {"rows": rows, "facts": {"pools": thread_pools(), **facts}}

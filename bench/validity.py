@@ -1,7 +1,7 @@
 """Is this measurement fit to be judged: valid, or the reasons why not.
 
 A run is valid or not as a whole, each of its metrics by itself. A trial's function can cast doubt on what it
-measured: the fact `doubts` of its report says why, by series, or series and labels ("query.search cold").
+measured: the fact `doubts` of its report says why, by the beginning of a series and its labels.
 """
 
 from __future__ import annotations
@@ -75,9 +75,12 @@ def _reasons(
 
 
 def _doubts(metric: Metric, measured: Measured, trials: Sequence[Trial]) -> Iterator[str]:
-    names = (metric.series, " ".join((metric.series, *measured.labels.values())))
+    name = " ".join((metric.series, *measured.labels.values()))
     cast = Counter(
-        text for trial in trials for name, text in trial.facts.get("doubts", {}).items() if name in names
+        text
+        for trial in trials
+        for beginning, text in trial.facts.get("doubts", {}).items()
+        if name.startswith(beginning)
     )
     for text, times in cast.items():
         yield f"{text} (in {times} of {len(trials)} trials)"

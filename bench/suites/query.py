@@ -162,7 +162,9 @@ def search(argument: dict[str, Any]) -> Measurement:
         with Engine.open(config) as engine:
             engine.warm_up()
             yield
+            known = _answered(engine)
             cold = _ask_once(engine, [queries[row][1] for row in order], settings["k"])
+            known = _answered(engine) - known
             popular = _ask_stream(engine, queries, requests, stream.popularity.kind, settings["k"])
             peak, kinds = trial.peak_memory(), trial.memory_by_kind()
             few = _Filtered(argument, order[: settings["filtered_queries"]])
@@ -171,6 +173,7 @@ def search(argument: dict[str, Any]) -> Measurement:
         _cold(cold, [queries[row][0] for row in order], argument["judgements"]),
         popular,
         *(few.judged(timed, share, config.index.metric) for share, timed in asked.items()),
+        doubts=_doubts(known, popular, stream.popularity.kind, dict(queries)),
         peak_memory=peak,
         **kinds,
     )
@@ -223,6 +226,22 @@ def _ask_stream(engine: Engine, queries: list[list[str]], rows: IntArray, kind: 
     for row, one, hits in zip(rows.tolist(), timed, np.diff(answered).tolist(), strict=True):
         samples.add(one.seconds, one.start, query=queries[row][0], cache_hit=hits > 0)
     return samples
+
+
+def _doubts(known: int, popular: Samples, kind: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """What was answered from caches that should have been empty: of the cold pass, and of the stream."""
+    asked = set()
+    impossible = 0
+    for row in popular.rows:
+        text = texts[row["query"]]
+        impossible += row["cache_hit"] and text not in asked
+        asked.add(text)
+    found = {"query.search cold": known, f"query.search {kind}": impossible}
+    return {
+        series: f"a cache answered {count} queries it should not have known"
+        for series, count in found.items()
+        if count
+    }
 
 
 def _answered(engine: Engine) -> int:

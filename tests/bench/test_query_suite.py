@@ -9,7 +9,7 @@ from bench.suites import query
 from bench.trial import frame
 from bench.workload import prose
 from bench.workload.popularity import Stream
-from brein import EngineConfig, embedding
+from brein import Engine, EngineConfig, embedding
 from brein.embedding.hashing import HashingConfig
 from brein.index.flat import FlatConfig
 from brein.index.ivf import IVFFlatConfig
@@ -18,7 +18,7 @@ DOCUMENTS, QUERIES, REQUESTS = 300, 30, 80
 SHARES = [0.02, 0.5]
 
 
-def measured(tmp_path, index):
+def searched(tmp_path, index):
     config = EngineConfig(embedding=HashingConfig(), index=index)
     texts = prose.texts(DOCUMENTS + QUERIES - 1, 30, seed=1)
     asked = [*texts[DOCUMENTS:], texts[-1]]  # two queries have one text
@@ -56,7 +56,12 @@ def measured(tmp_path, index):
     next(trial)
     with pytest.raises(StopIteration) as end:
         next(trial)
-    samples = frame([{"suite": "query", "repeat": 0, **row} for row in end.value.value["rows"]])
+    return end.value.value, stream
+
+
+def measured(tmp_path, index):
+    made, stream = searched(tmp_path, index)
+    samples = frame([{"suite": "query", "repeat": 0, **row} for row in made["rows"]])
     return {(m.name, *m.labels.values()): m.value for m in derive(samples)}, samples, stream
 
 
@@ -73,6 +78,21 @@ def test_the_stream_has_the_name_and_the_requests_of_its_popularity(exact):
     texts = np.minimum(stream.drawn(4), QUERIES - 2)
     assert found["query.cache_hit_rate", "uniform"] == 1 - len(set(texts.tolist())) / REQUESTS
     assert ("query.cache_hit_rate", "cold") not in found
+
+
+def test_caches_that_are_empty_when_they_should_be_cast_no_doubt(tmp_path):
+    made, _ = searched(tmp_path, FlatConfig())
+    assert made["facts"]["doubts"] == {}
+
+
+def test_what_a_cache_should_not_have_known_is_doubted(tmp_path, monkeypatch):
+    monkeypatch.setattr(Engine, "clear_caches", lambda engine: None)
+    made, stream = searched(tmp_path, FlatConfig())
+    asked = {min(row, QUERIES - 2) for row in stream.drawn(4).tolist()}
+    assert made["facts"]["doubts"] == {
+        "query.search cold": "a cache answered 1 queries it should not have known",
+        "query.search uniform": f"a cache answered {len(asked)} queries it should not have known",
+    }
 
 
 def test_the_cold_pass_asks_every_query_once_and_judges_those_with_judgements(exact):
