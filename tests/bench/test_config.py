@@ -41,7 +41,8 @@ def test_every_option_composes(group, option):
 
 
 @pytest.mark.parametrize(
-    ("tier", "preset"), [("minimum", "memory_constrained"), ("recommended", "smoke"), ("high", "large_dataset")]
+    ("tier", "preset"),
+    [("minimum", "memory_constrained"), ("recommended", "smoke"), ("high", "large_dataset")],
 )
 def test_every_tier_composes_with_a_preset_and_bounds_its_trials(tier, preset):
     made = config.from_overrides([f"+tier={tier}", f"+profile={preset}"])
