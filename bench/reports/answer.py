@@ -20,6 +20,10 @@ _KEY_FIGURES = (
     ("memory.recall_at_10", "query.recall_at_10", "query.ndcg_at_10"),
     ("memory.ingest.rate", "query.throughput", "memory.search.throughput"),
 )
+# Labels whose values say by themselves what they are.
+_PLAIN_LABELS = frozenset(
+    ("phase", "part", "of", "qtype", "operation", "distribution", "percentile", "kind", "case", "way")
+)
 # Bidirectional classes of the embeddings, overrides and isolates, which reorder the text around them.
 _DIRECTIONS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 
@@ -115,7 +119,18 @@ def described(labels: Mapping[str, str]) -> str:
 
 def _described(key: str, value: str) -> str:
     match key:
-        case "phase" | "part" | "of" | "qtype" | "operation":
+        case (
+            "phase"
+            | "part"
+            | "of"
+            | "qtype"
+            | "operation"
+            | "distribution"
+            | "percentile"
+            | "kind"
+            | "case"
+            | "way"
+        ):
             return value
         case "level":
             return value.upper()

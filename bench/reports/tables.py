@@ -57,6 +57,14 @@ _TABLES = {
         "query.filtered.recall_at_10": "recall@10",
         "query.filtered.latency.mean": "mean latency",
     },
+    "Known answers: the largest error": {
+        "lab.error.percentile": "of a percentile",
+        "lab.error.throughput": "of a throughput",
+        "lab.error.memory": "of memory",
+        "lab.error.recall": "of recall",
+    },
+    "A trial beside its timed work": {"lab.cost.trial": "seconds"},
+    "A sweep, and a process and a build for each group and repeat": {"lab.cost.wall": "wall time"},
 }
 _ALL = "all"  # the label of what has none: a total
 SHOWN = frozenset(name for columns in _TABLES.values() for name in columns)

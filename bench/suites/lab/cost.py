@@ -74,7 +74,7 @@ def weigh(argument: dict[str, Any]) -> Measurement:
     """In a child, as the parent of a usual vector trial: what it takes beside its timed work, by phase."""
     config = TrialConfig.model_validate(argument["trial"])
     yield
-    empty = _seconds_of_nothing()
+    empty = _seconds_of_an_empty_process()
     measured = Plan("memory", "search", "bench.suites.lab.cost:search_and_tell", argument["argument"])
     cell = Cell("usual", [Work([measured])], config, Kept(Path(), {}))
     start = time.perf_counter()
@@ -96,15 +96,10 @@ def weigh(argument: dict[str, Any]) -> Measurement:
     )
 
 
-def _seconds_of_nothing() -> float:
+def _seconds_of_an_empty_process() -> float:
     start = time.perf_counter()
-    process.call("bench.suites.lab.cost:nothing", {}, threads=1)
+    process.call("builtins:dict", {}, threads=1)
     return time.perf_counter() - start
-
-
-def nothing(argument: dict[str, Any]) -> dict[str, Any]:
-    """In a child: nothing, so that only the process itself takes time."""
-    return {}
 
 
 def search_and_tell(argument: dict[str, Any]) -> Measurement:
