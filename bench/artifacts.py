@@ -286,6 +286,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     """Raises _DamagedError: it is missing, changed, or another artifact's."""
     try:
         facts: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+        if "sha256" not in facts:
+            raise _DamagedError(f"{_MANIFEST} is of an older format")
         if facts.pop("sha256") != _hash(facts):
             raise _DamagedError(f"{_MANIFEST} has changed")
         if Artifact(facts["kind"], facts["content"]).key != folder.name:
