@@ -46,8 +46,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _things(kinds: dict[str, int]) -> str:
-    """Artifacts by kind, whose names are plurals: `2 indexes, 1 of truth`."""
-    return ", ".join(f"{number} of {kind}" for kind, number in sorted(kinds.items())) or "nothing"
+    """Artifacts by kind: `indexes 2, truth 1`."""
+    return ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items())) or "nothing"
 
 
 def _time(plan: Plan) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import record
+from bench.config import CONF
 
 SWEEP = [
     "run", "-m", "+profile=smoke", "suites=[memory]", "suite.memory.parts=[search]", "dataset=synthetic",
@@ -135,3 +136,32 @@ def test_a_cell_can_be_run_again_alone_from_its_own_command(workplace):
     again = record.RunRecord.model_validate(json.loads(alone.stdout)["record"])
     assert untimed(again) == untimed(made)
     assert Path(json.loads(alone.stdout)["folder"]).parent.name == "runs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (CONF / "sweep").glob("*.yaml")))
+def test_every_preset_plans_cells_that_can_be_measured_and_makes_nothing(tmp_path, preset):
+    planned = bench(
+        tmp_path, "run", f"+sweep={preset}", "+profile=smoke", "dataset=synthetic", "dataset.vectors=3000",
+        "dataset.clusters=50", "--dry-run", "--json",
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    plan = json.loads(planned.stdout)
+    assert len(plan["cells"]) >= 9
+    assert not any("+sweep" in override for cell in plan["cells"] for override in cell)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_plan_counts_what_cells_share_once_and_knows_what_is_there(workplace):
+    folder, _ = workplace
+    values = ",".join(str(4 * n) for n in range(3, 23))
+    again = [argument for argument in SWEEP if argument not in ("index=flat,hnsw", "index.shards=1,2")]
+    arguments = [*again, "index=hnsw", f"index.efSearch={values}", "--dry-run", "--json"]
+    planned = [json.loads(bench(folder, *arguments, more).stdout) for more in ("index.M=32", "index.M=8")]
+    assert [len(plan["cells"]) for plan in planned] == [20, 20]
+    assert planned[0]["artifacts"] == {"there": {"vectors": 1, "indexes": 1, "truth": 1}, "missing": {}}
+    assert planned[1]["artifacts"] == {"there": {"vectors": 1, "truth": 1}, "missing": {"indexes": 1}}
+    assert planned[0]["seconds"] > 0
+    shown = bench(folder, *arguments[:-1])
+    assert "to make    nothing" in shown.stdout
