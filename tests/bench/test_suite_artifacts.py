@@ -1,5 +1,7 @@
 """What suites say they need, known before anything is made, is what they make."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from bench.artifacts import Store
 from bench.suites import SUITES, Experiment
 from bench.workload.dataset import TextDataset, VectorDataset
 from brein import Document
+from brein.embedding.transformer import TransformerConfig
 from brein.records import Query
 
 SMALL = ["embedding=hashing", "suite.memory.coding_vectors=300", "suite.memory.coding_queries=10"]
@@ -36,8 +39,13 @@ def vectors(count=320):
     return VectorDataset("v", rows, rows[:12])
 
 
+@cache
+def composed(*overrides):
+    return config.from_overrides([*SMALL, *overrides])
+
+
 def experiment(dataset, store, *overrides):
-    return Experiment(config.from_overrides([*SMALL, *overrides]), dataset, None, store)
+    return Experiment(composed(*overrides), dataset, None, store)
 
 
 @pytest.mark.slow
@@ -57,37 +65,53 @@ def test_a_suite_says_before_what_it_makes(suite, dataset, overrides, tmp_path):
     assert {store.find(*artifact) for artifact in said} == store.asked
 
 
-def wanted(dataset, *overrides):
-    prepared = experiment(dataset, Store("/nowhere"), "suites=[memory]", *overrides)
-    return {(artifact.kind, artifact.key) for artifact in SUITES["memory"].artifacts(prepared)}
+def needed(dataset, suites=("memory",), **parts):
+    """The kinds and keys of what suites say they need with HNSW, or with other parts."""
+    asked = Experiment(composed("index=hnsw").model_copy(update=parts), dataset, None, Store("/nowhere"))
+    return {(one.kind, one.key) for suite in suites for one in SUITES[suite].artifacts(asked)}
+
+
+def hnsw(**changes):
+    return composed("index=hnsw").index.model_copy(update=changes)
 
 
 def test_what_acts_only_at_query_time_needs_no_index_of_its_own():
-    needed = set().union(
-        *(wanted(vectors(), f"index.efSearch={ef}", "index=hnsw") for ef in (10, 50, 200))
-    )
-    parts = config.from_overrides([]).suite.memory.shard_counts
-    assert sum(kind == "indexes" for kind, _ in needed) <= 1 + len(parts)
-    assert sum(kind == "truth" for kind, _ in needed) == 1
+    widths = [needed(vectors(), index=hnsw(efSearch=width)) for width in range(10, 210, 10)]
+    assert "indexes" in {kind for kind, _ in widths[0]}
+    assert all(one == widths[0] for one in widths)
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [["index.M=16"], ["index.metric=l2"], ["trial.threads=7"], ["index.efConstruction=41"]],
-    ids=lambda overrides: overrides[0],
-)
-def test_what_changes_an_index_asks_for_another(changed):
-    plain, other = wanted(vectors(), "index=hnsw"), wanted(vectors(), "index=hnsw", *changed)
-    assert not {found for found in plain & other if found[0] == "indexes"}
+@pytest.mark.parametrize("change", [{"M": 16}, {"metric": "l2"}, {"efConstruction": 41}], ids=str)
+def test_what_changes_an_index_asks_for_another(change):
+    shared = needed(vectors()) & needed(vectors(), index=hnsw(**change))
+    assert "indexes" not in {kind for kind, _ in shared}
+
+
+def test_an_index_built_by_other_threads_is_another():
+    trial = composed("index=hnsw").trial.model_copy(update={"threads": 7})
+    shared = needed(vectors()) & needed(vectors(), trial=trial)
+    assert {kind for kind, _ in shared} == {"vectors", "truth", "codings"}
 
 
 def test_other_data_share_nothing():
-    assert not wanted(vectors(), "index=hnsw") & wanted(vectors(321), "index=hnsw")
+    assert not needed(vectors()) & needed(vectors(321))
 
 
 def test_another_faiss_or_numpy_shares_no_more_than_the_vectors(monkeypatch):
-    plain = wanted(vectors(), "index=hnsw")
+    plain = needed(vectors())
     for module in ("memory.build", "memory.coding"):
         monkeypatch.setattr(f"bench.suites.{module}.faiss", lambda: {"faiss-cpu": "0.0"})
     monkeypatch.setattr(np, "__version__", "0.0")
-    assert {kind for kind, _ in plain & wanted(vectors(), "index=hnsw")} == {"vectors"}
+    assert {kind for kind, _ in plain & needed(vectors())} == {"vectors"}
+
+
+def test_another_model_shares_nothing(monkeypatch):
+    def wanted(**changes):
+        return needed(texts(), ("memory", "query"), embedding=TransformerConfig(**changes))
+
+    plain = wanted()
+    assert wanted(batch_size=7) == plain, "a batch's size leaves no mark"
+    assert not plain & wanted(max_tokens=99)
+    assert not plain & needed(texts(), ("memory", "query"))
+    monkeypatch.setattr("brein.embedding.model_sha256", lambda folder: "another's")
+    assert not plain & wanted()
