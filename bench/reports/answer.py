@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -192,6 +192,39 @@ def source(record: RunRecord) -> str:
     baseline = record.experiment.get("baseline")
     said = baseline.get("source") if isinstance(baseline, Mapping) else None
     return printable(f"{record.baseline} ({said})" if said else record.baseline)
+
+
+def findings(record: RunRecord) -> list[str]:
+    """What to know of single metrics: warm-up left out, processes that never settled, why not judged."""
+    titles: dict[str, list[str]] = {}
+    for metric in record.metrics:
+        for finding in _findings(metric):
+            titles.setdefault(finding, []).append(title(metric.name, metric.labels))
+    return [printable(f"{finding}: {_first(named)}") for finding, named in titles.items()]
+
+
+def _findings(metric: Measured) -> Iterator[str]:
+    if metric.cut:
+        yield f"{metric.cut:,} samples left out as warm-up"
+    if metric.unsettled:
+        yield f"{metric.unsettled} of {metric.repeats} processes never settled; nothing of them is left out"
+    for reason in metric.reasons:
+        if reason != metric.reason:  # which stands beside the metric
+            yield f"not judged, {reason}"
+
+
+def _first(titles: list[str]) -> str:
+    more = f", and {count(len(titles) - 1, 'more metric')}" if len(titles) > 1 else ""
+    return titles[0] + more
+
+
+def noise_floor(record: RunRecord) -> str:
+    """What the machine made of work that is always the same, when the run began."""
+    floor = record.machine.noise_floor
+    return (
+        f"calibration loop {units.show(floor.loop, 's')}, spread {units.show(floor.spread, '')}; "
+        f"clock {floor.clock or 'not named'}, {units.show(floor.timer_p50, 's')} a reading"
+    )
 
 
 def conditions(record: RunRecord) -> list[tuple[str, str]]:

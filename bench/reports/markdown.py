@@ -117,11 +117,12 @@ def _notes(record: RunRecord) -> str:
         answer.standing(record),
         *record.validity.reasons,
         *record.validity.notes,
+        *answer.findings(record),
         *_unproven(record),
         f"Baseline: {answer.source(record)}",
         f"Data: {record.dataset.name}, {answer.plain(record.dataset.counts)}",
         *(f"{series}: {condition}" for series, condition in answer.conditions(record)),
-        f"Machine: {where}",
+        f"Machine: {where}; {answer.noise_floor(record)}",
         f"Commit: {answer.commit(record)}",
     ]
     return "**Notes**\n\n" + "\n".join(f"- {_text(line)}" for line in lines)

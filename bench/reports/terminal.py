@@ -134,7 +134,7 @@ def _table(title: str) -> Table:
 def _standing(record: RunRecord) -> Iterable[Text]:
     style = "green" if record.validity.valid else "bold red"
     yield Text(answer.standing(record), style=style)
-    for line in (*record.validity.reasons, *record.validity.notes):
+    for line in (*record.validity.reasons, *record.validity.notes, *answer.findings(record)):
         yield Text(f"  - {answer.printable(line)}")
     for series, condition in answer.conditions(record):
         yield Text(f"{series}: {condition}", style="dim")
