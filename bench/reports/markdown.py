@@ -46,7 +46,7 @@ def _winners(made: Sweep) -> Iterator[str]:
     if sweep.winners(made):
         lines = [
             f"- {_text(sweep.configuration(made, point))} ({_text(sweep.described(made, point))}): "
-            f"{_code(sweep.reproduce(made.record(point)))}"
+            f"{_code(answer.reproduce(made.record(point)))}"
             for point in sweep.winners(made)
         ]
         summary = "<summary>Winners, each with the command that measures it again</summary>"

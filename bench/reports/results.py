@@ -24,6 +24,7 @@ _COLUMNS = {
     "n": "Int64",
     "repeats": "Int64",
     "reason": "string",
+    "unfit_because": "string",
     "valid": "boolean",
     "invalid_because": "string",
     "frontiers": "string",
@@ -75,14 +76,13 @@ def _rows(sweep: Sweep) -> Iterator[dict[str, Any]]:
             "frontiers": "; ".join(sweeps.marks(sweep, point)),
         }
         for metric in record.metrics:
-            yield (
-                cell
-                | metric.model_dump(exclude={"name", "labels"})
-                | {
-                    "metric": metric.name,
-                    "labels": label_text(metric.labels),
-                }
-            )
+            yield {
+                **cell,
+                **metric.model_dump(exclude={"name", "labels", "reasons"}),
+                "metric": metric.name,
+                "labels": label_text(metric.labels),
+                "unfit_because": "; ".join(metric.reasons),
+            }
         if not record.metrics:
             yield cell
     failed = enumerate(sweep.failures, start=len(sweep.points) + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,26 +102,22 @@ def standing(sweep: Sweep) -> list[str]:
         said.append(f"Not valid, and left out: {configuration(sweep, point)}: {reasons}")
     said += _unfit(sweep)
     said += [f"Failed: {shown(own) or 'the cell'}: {why}" for own, why in failed(sweep)]
-    if any(interval_is_missing(point) for point in sweep.points if point.valid):
-        said.append("Timings without an interval prove nothing: an interval needs at least 5 processes.")
-    return said
+    return [answer.printable(line) for line in said]
 
 
 def _unfit(sweep: Sweep) -> Iterator[str]:
-    """The valid cells some of whose values are not fit to be judged, and why, by reason."""
-    doubted: dict[str, list[str]] = {}
-    for point in sweep.points:
-        reasons = (
-            {reason for axis in main_axes(sweep) for reason in _reasons(point, axis)} if point.valid else ()
-        )
-        for reason in sorted(reasons):
-            doubted.setdefault(reason, []).append(configuration(sweep, point))
-    yield from (f"Not fit to be judged: {reason} ({'; '.join(cells)})" for reason, cells in doubted.items())
-
-
-def _reasons(point: Point, axis: str) -> list[str]:
-    found = point.measured.get(axis)
-    return [answer.printable(f"{_title(axis)}: {reason}") for reason in found.reasons] if found else []
+    """What is not fit to be judged of recall, latency and size in valid cells, and why."""
+    latency = frontier.resolve(sweep.points, "latency")
+    doubted = Counter(
+        (axis, reason)
+        for point in sweep.points
+        for axis in ("recall", latency, "memory")
+        if point.valid and axis in point.measured
+        for reason in point.measured[axis].reasons
+    )
+    for (axis, reason), cells in doubted.items():
+        where = answer.count(cells, "cell")
+        yield f"Not fit to be judged: {_title(axis)} in {where}: {reason}."
 
 
 def failed(sweep: Sweep) -> list[tuple[tuple[str, ...], str]]:
@@ -129,12 +125,6 @@ def failed(sweep: Sweep) -> list[tuple[tuple[str, ...], str]]:
     commands = [*(record.command for record in sweep.records), *(f.command for f in sweep.failures)]
     own = frontier.own_overrides(commands)[len(sweep.records) :]
     return [(overrides, failure.reason) for overrides, failure in zip(own, sweep.failures, strict=True)]
-
-
-def interval_is_missing(point: Point) -> bool:
-    """Whether the point's latency has a value without an interval."""
-    found = point.measured.get("mean")
-    return found is not None and found.value is not None and found.ci_low is None
 
 
 def ordered(sweep: Sweep) -> list[Point]:
@@ -173,7 +163,7 @@ def marks(sweep: Sweep, point: Point) -> list[str]:
 
 def configuration(sweep: Sweep, point: Point) -> str:
     """A cell's own overrides, or its run where it has none."""
-    return shown(point.own) or sweep.record(point).run_id
+    return shown(point.own) or answer.printable(sweep.record(point).run_id)
 
 
 def shown(overrides: Sequence[str]) -> str:
@@ -250,13 +240,6 @@ def side_by_side(sweep: Sweep) -> list[Table]:
 def _aligned(table: Table, cells: list[str], wanted: Table) -> list[str]:
     by_column = dict(zip(table.columns, cells, strict=True))
     return [by_column.get(column, "") for column in wanted.columns]
-
-
-def reproduce(record: RunRecord) -> str:
-    """The command line that measures this cell alone."""
-    # A preset of a sweep would make it a sweep again.
-    alone = ["hydra.mode=RUN"] if any(one.startswith("+sweep=") for one in record.command) else []
-    return answer.printable(shlex.join(["python", "-m", "bench", "run", *alone, *record.command]))
 
 
 def measured_how(sweep: Sweep) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -41,13 +42,19 @@ def sweep(
     """Render what `reports.write_sweep` writes: the cells beside each other, and what they say together."""
     made = sweeps.over([record for _, record in runs], objective, failures)
     parts: list[RenderableType] = (
-        [_cells(made)] if made.axes else [_small(t) for t in sweeps.side_by_side(made)]
+        [_cells(made)] if made.axes else [_small(t, widest=2) for t in sweeps.side_by_side(made)]
     )
     parts += [Text(f"  - {line}") for line in sweeps.standing(made)]
     parts.append(Text(sweeps.headline(made), style="bold"))
     if made.choice and made.choice.point:
-        parts.append(Text(sweeps.reproduce(made.record(made.choice.point))))
+        parts.append(_command(made.record(made.choice.point)))
     return Group(*parts)
+
+
+def _command(record: RunRecord) -> Text:
+    """The command that measures a cell again, a line for each override, so that it can be pasted."""
+    words = ["python -m bench run", *map(shlex.quote, record.command)]
+    return Text(" \\\n  ".join(map(answer.printable, words)))
 
 
 def _cells(made: sweeps.Sweep) -> RenderableType:
@@ -110,9 +117,9 @@ def _metrics(metrics: Iterable[Measured]) -> Table:
     return made
 
 
-def _small(table: tables.Table) -> Table:
+def _small(table: tables.Table, widest: int = 1) -> Table:
     made = _table(table.title)
-    made.add_column("", ratio=1, overflow="fold")
+    made.add_column("", ratio=widest, overflow="fold")
     for column in table.columns:
         made.add_column(column, ratio=1, overflow="fold")
     for label, cells in table.rows:

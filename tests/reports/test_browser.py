@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from bench import reports
+from bench.config import ObjectiveConfig
 from bench.record import RunRecord
 
 pytestmark = pytest.mark.slow
@@ -39,12 +40,17 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture(scope="module", params=["record", "hostile", "broken", "failed", "bare"])
+@pytest.fixture(scope="module", params=["record", "hostile", "broken", "failed", "bare", "sweep"])
 def page_path(
     samples: pd.DataFrame, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "sweep":
+        names = ["record", "hostile", "broken", "failed", "bare"]
+        runs = [(folder / name, request.getfixturevalue(name)) for name in names]
+        return reports.write_sweep(runs, folder, ObjectiveConfig(recall=0.9, p95=1e-4, memory=None))
     record: RunRecord = request.getfixturevalue(request.param)
-    return reports.write(record, samples, tmp_path_factory.mktemp(request.param))
+    return reports.write(record, samples, folder)
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -171,6 +171,7 @@ def test_text_stands_out_from_what_is_behind_it(scheme: str) -> None:
     blocks = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme == "dark"]))
     on_page = ["text", "muted", "link", "documented", "series", "pass", "miss", "not-proven"]
+    on_page += [f"kind-{number}" for number in range(1, 7)]
     pairs = [(name, back) for name in on_page for back in ("page", "raised")]
     pairs += [(name, f"{name}-back") for name in ("pass", "miss", "not-proven", "missing")]
     poor = [pair for pair in pairs if _contrast(colours[pair[0]], colours[pair[1]]) < 4.5]

@@ -115,7 +115,7 @@ def as_csv(header: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> str:
     """Rows as CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(map(_cell, header))
     writer.writerows([_cell(value) for value in row] for row in rows)
     return buffer.getvalue()
 
