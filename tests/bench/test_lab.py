@@ -1,11 +1,14 @@
 """The lab's own suite: what is known beforehand comes out, the rest runs whole on small data."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import config, stats
+from bench import config, record, stats
 from bench.artifacts import Store
 from bench.metrics import derive
 from bench.suites import Experiment
@@ -16,7 +19,7 @@ from bench.workload import synthetic
 
 
 def experiment(folder, *overrides):
-    made = config.from_overrides(["+profile=lab", "suite=[memory_smoke,query_smoke,lab_smoke]", *overrides])
+    made = config.from_overrides(["+profile=lab", "suite=[memory_smoke,query_smoke,lab_smoke,peers_smoke]", *overrides])
     return Experiment(made, synthetic.load(made.suite.lab.data), None, Store(folder))
 
 
@@ -74,3 +77,44 @@ def test_the_number_of_service_times_keeps_percentiles_within_the_bound_whatever
 def test_service_times_are_in_no_order(name):
     times = draw(DISTRIBUTIONS[name], 10_000, np.random.default_rng(1))
     assert abs(np.corrcoef(np.argsort(np.argsort(times)), np.arange(len(times)))[0, 1]) < 0.05
+
+
+def test_steady_drift_is_no_difference_between_equal_sides():
+    sides = {"a": [], "b": []}
+    for turn, side in enumerate(aa.order(6)):
+        sides[side].append(1.02**turn)
+    low, high = aa.difference(sides["a"], sides["b"])
+    assert low < 0 < high
+    assert low + high == pytest.approx(0)
+
+
+def test_equal_sides_come_out_equal_and_unequal_ones_do_not():
+    random = np.random.default_rng(1)
+    held = {0.0: 0, 0.1: 0}
+    for truth in held:
+        for _ in range(500):
+            a, b = np.exp(random.normal(0, 0.02, (2, 8)))
+            low, high = aa.difference(a, b * (1 + truth))
+            held[truth] += low <= 0 <= high
+    assert held[0.0] == pytest.approx(475, abs=20)
+    assert held[0.1] == 0
+
+
+@pytest.mark.slow
+def test_the_whole_suite_runs_and_answers_to_its_bounds(tmp_path):
+    runs, overrides = tmp_path / "runs", ["suite=[memory_smoke,query_smoke,lab_smoke,peers_smoke]"]
+    overrides += ["trial=smoke", "trial.repeats=1", "index=flat", f"paths.runs={runs}"]
+    command = ["-m", "bench", "run", "+profile=lab", *overrides, f"paths.artifacts={tmp_path / 'artifacts'}"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder,) = runs.iterdir()
+    made, samples = record.read(folder)
+    assert {t.phase for t in made.trials} == {"known answers", "aa", "cost of a trial", "cost of a sweep"}
+    known = [v.verdict for v in made.verdicts if v.section == "Known answers"]
+    assert set(known) == {"pass"}
+    assert len(known) == sum(ERRORS.values())
+    assert not [v.metric for v in made.verdicts if v.verdict == "missing"]
+    sides = samples[samples["series"] == "lab.aa.process"].sort_values("start")["labels"]
+    assert "".join(json.loads(labels)["side"] for labels in sides) == aa.order(6)
+    trial = {json.dumps(m.labels): m.value for m in made.metrics if m.name == "lab.cost.trial"}
+    assert trial.pop("{}") == pytest.approx(sum(trial.values()), rel=1e-6)

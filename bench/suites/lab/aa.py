@@ -8,7 +8,7 @@ p50 of each process is compared: the interval is Student's, of the logarithms' d
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,27 @@ def compare(argument: dict[str, Any]) -> Measurement:
         for side, ended in _processes(argument, number):
             sides[side].append(_compared(ended))
             processes[side].add(sides[side][-1], time.perf_counter() - begin)
-        interval = stats.t_interval(np.log(sides["b"]) - np.log(sides["a"]))
-        assert interval is not None  # noqa: S101  `pairs` is at least what an interval needs
-        contains.add(float(interval.low <= 0 <= interval.high), start, len(sides["a"]))
-        half_width.add(float(np.expm1((interval.high - interval.low) / 2)), start, len(sides["a"]))
+        low, high = difference(sides["a"], sides["b"])
+        contains.add(float(low <= 0 <= high), start)
+        half_width.add(float(np.expm1((high - low) / 2)), start)
     return trial.report(contains, half_width, *processes.values())
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> stats.Interval:
+    """95% interval of the mean logarithm of `second` over `first`, paired; both positive.
+
+    Raises:
+        ValueError: fewer pairs than an interval needs.
+    """
+    interval = stats.t_interval(np.log(second) - np.log(first))
+    if interval is None:
+        raise ValueError(f"{len(first)} pairs carry no interval")
+    return interval
+
+
+def order(pairs: int) -> str:
+    """Which side each process is of: a b b a a b b a …"""
+    return "".join("ab" if pair % 2 == 0 else "ba" for pair in range(pairs))
 
 
 def _processes(argument: Mapping[str, Any], number: int) -> Iterator[tuple[str, Ended]]:
@@ -88,8 +104,7 @@ def _processes(argument: Mapping[str, Any], number: int) -> Iterator[tuple[str, 
     config = TrialConfig.model_validate(argument["trial"]).model_copy(update={"seed": seed})
     measured = Plan("memory", "search", argument["target"], argument["argument"])
     sides = {side: Cell(side, [Work([measured])], config, Kept(Path(), {})) for side in "ab"}
-    order = ["ab" if pair % 2 == 0 else "ba" for pair in range(argument["pairs"])]
-    tasks = [Task(sides[side], measured, pair) for pair, turn in enumerate(order) for side in turn]
+    tasks = [Task(sides[side], measured, turn // 2) for turn, side in enumerate(order(argument["pairs"]))]
     for task, ended in trial.here(tasks):
         yield task.cell.name, ended
 

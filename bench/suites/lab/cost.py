@@ -75,7 +75,7 @@ def weigh(argument: dict[str, Any]) -> Measurement:
     config = TrialConfig.model_validate(argument["trial"])
     yield
     empty = _seconds_of_an_empty_process()
-    measured = Plan("memory", "search", "bench.suites.lab.cost:search_and_tell", argument["argument"])
+    measured = Plan("memory", "search", "bench.suites.lab.cost:search_without_torch", argument["argument"])
     cell = Cell("usual", [Work([measured])], config, Kept(Path(), {}))
     start = time.perf_counter()
     ((_, ended),) = trial.here([Task(cell, measured, 0)])
@@ -92,7 +92,6 @@ def weigh(argument: dict[str, Any]) -> Measurement:
         Samples.of(wall - timed, "lab.cost.trial"),
         *(Samples.of(seconds, "lab.cost.trial", phase=phase) for phase, seconds in phases.items()),
         timed=timed,
-        imports_torch=ended.trial.facts["imports_torch"],
     )
 
 
@@ -102,10 +101,16 @@ def _seconds_of_an_empty_process() -> float:
     return time.perf_counter() - start
 
 
-def search_and_tell(argument: dict[str, Any]) -> Measurement:
-    """In a child: a vector trial, and whether its process imported torch."""
+def search_without_torch(argument: dict[str, Any]) -> Measurement:
+    """In a child: a vector trial.
+
+    Raises:
+        MeasurementError: it imported torch, which takes seconds and shares its threads with faiss.
+    """
     made = yield from search.search(argument)
-    return {**made, "facts": {**made["facts"], "imports_torch": "torch" in sys.modules}}
+    if "torch" in sys.modules:
+        raise MeasurementError("a vector trial imported torch; find the import and defer it")
+    return made
 
 
 # --- a sweep -------------------------------------------------------------------------------------
