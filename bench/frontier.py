@@ -95,7 +95,8 @@ class Choice:
     """The cheapest configuration that meets an objective.
 
     `proven`: every interval is on the good side of its bound. `not proven`: no configuration is proven to
-    meet it, and `point` is the cheapest that may; `doubts` say what is open. `none`: all fail, no `point`.
+    meet it, and `point` is the cheapest that may; `doubts` say what is open. `none`: there is no `point`,
+    as all fail, or as `doubts` say that no valid cell measured what a bound is about.
     """
 
     verdict: Literal["proven", "not proven", "none"]
@@ -186,10 +187,14 @@ def cheapest(points: Sequence[Point], objective: ObjectiveConfig) -> Choice | No
     limits = {axis: limit for axis, limit in objective if limit is not None}
     if not limits:
         return None
+    valid = [point for point in points if point.valid]
+    unknown = [axis for axis in limits if all(point.value(axis) is None for point in valid)]
+    if valid and unknown:
+        return Choice("none", None, tuple(Doubt(axis, "it was not measured") for axis in unknown))
     candidates = []
-    for point in points:
+    for point in valid:
         words = {axis: _word(point.measured.get(axis), limit) for axis, limit in limits.items()}
-        if point.valid and "miss" not in words.values():
+        if "miss" not in words.values():
             doubts = tuple(_doubt(axis, point.measured.get(axis)) for axis in limits if words[axis] != "pass")
             outside = [axis for axis, limit in limits.items() if not _inside(point.measured.get(axis), limit)]
             candidates.append((bool(doubts), bool(outside), _cost(points, point), point.cell, point, doubts))

@@ -76,6 +76,9 @@ def headline(sweep: Sweep) -> str:
 
 def _chosen(sweep: Sweep, choice: Choice) -> str:
     wanted = bounds(sweep.objective)
+    if choice.point is None and choice.doubts:
+        unknown = " and ".join(_title(doubt.axis) for doubt in choice.doubts)
+        return f"Whether a configuration has {wanted} is not known: {unknown} was not measured."
     if choice.point is None:
         return f"No configuration has {wanted}."
     found = f"{configuration(sweep, choice.point)} ({described(sweep, choice.point)})"
@@ -86,10 +89,9 @@ def _chosen(sweep: Sweep, choice: Choice) -> str:
 
 def standing(sweep: Sweep) -> list[str]:
     """What else to know of the answer: what is open, left out, invalid, failed."""
-    said = [
-        f"Not proven: {_title(doubt.axis)}; {doubt.remedy}."
-        for doubt in (sweep.choice.doubts if sweep.choice else ())
-    ]
+    said = []
+    if sweep.choice and sweep.choice.point:
+        said += [f"Not proven: {_title(doubt.axis)}; {doubt.remedy}." for doubt in sweep.choice.doubts]
     if sweep.choice and sweep.choice.point is None:
         said += [
             f"Best {_title(axis)}: {best}."

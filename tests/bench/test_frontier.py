@@ -150,8 +150,15 @@ def test_a_timing_without_an_interval_is_in_doubt_with_what_it_needs():
     wide = point(2, recall=1.0, p95=(0.004, 0.003, 0.006))
     choice = frontier.cheapest([wide], objective(p95=0.005))
     assert choice.doubts == (("p95", "more repeats would narrow its interval"),)
-    absent = frontier.cheapest([point(3, recall=1.0)], objective(p95=0.005))
+    absent = frontier.cheapest([point(3, recall=1.0), wide], objective(p95=0.002))
+    assert (absent.verdict, absent.point.cell) == ("not proven", 3)
     assert absent.doubts == (("p95", "it was not measured"),)
+
+
+def test_a_bound_on_what_no_cell_measured_cannot_be_judged():
+    choice = frontier.cheapest([point(1, recall=1.0)], objective(recall=0.9, p95=0.005))
+    assert (choice.verdict, choice.point) == ("none", None)
+    assert choice.doubts == (("p95", "it was not measured"),)
 
 
 def test_what_is_not_fit_to_be_judged_proves_nothing():

@@ -189,6 +189,8 @@ def test_cells_without_recall_stand_side_by_side(record: RunRecord) -> None:
     ]
     made = over(cells)
     assert sweep.headline(made) == "2 cells measured; recall was not, so there is no frontier."
+    asked = sweep.headline(over(cells, RECALL_95))
+    assert asked == "Whether a configuration has recall@10 ≥ 95% is not known: recall@10 was not measured."
     for text in (words(page(made)), markdown.render_sweep(made).replace("\\_", "_"), shown(cells)):
         flat = " ".join(text.split())
         assert "Cache, by the level that answers" in flat
