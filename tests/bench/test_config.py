@@ -126,7 +126,7 @@ def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
-        (["+profile=nope"], "profile/nope is unknown; known: high_performance, large_dataset"),
+        (["+profile=nope"], "profile/nope is unknown; known: high_performance, lab, large_dataset"),
         (["index=nope"], "index/nope is unknown; known: flat, hnsw"),
         (["index.nprobe=-1"], "index.nprobe = -1: .*greater than or equal to 1"),
         (["index.nprobe=101"], "nprobe = 101: must be at most nlist = 100"),
