@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,13 @@ def compute(argument: dict[str, Any]) -> dict[str, Any]:
     vectors = np.load(source / "vectors.npy", mmap_mode="r")
     queries = np.load(source / "queries.npy")
     rows = folder / "rows.npy"
-    gpu = not rows.exists() and has_gpu()
-    nearest = np.load(rows) if rows.exists() else exact_search(vectors, queries, DEPTH, metric, gpu)
+    device = "cuda" if not rows.exists() and has_gpu() else None
+    nearest = np.load(rows) if rows.exists() else exact_search(vectors, queries, DEPTH, metric, device)
     found = [distances(vectors[row], query, metric) for row, query in zip(nearest, queries, strict=True)]
     np.save(folder / "distances.npy", np.sort(np.array(found, dtype=np.float32), axis=1))
     sample = np.random.default_rng(0).permutation(len(queries))[:CHECKED]
     method = (
-        "published" if rows.exists() else f"exhaustive search in float64 on the {'GPU' if gpu else 'CPU'}"
+        "published" if rows.exists() else f"exhaustive search in float64 on the {'GPU' if device else 'CPU'}"
     )
     facts = {"method": method, "queries": len(queries), "compared_with_brute_force": len(sample)}
     (folder / "truth.json").write_text(json.dumps(facts))
@@ -99,25 +100,27 @@ def has_gpu() -> bool:
 
 
 def exact_search(
-    vectors: FloatArray, queries: FloatArray, k: int, metric: str, gpu: bool = False
+    vectors: FloatArray, queries: FloatArray, k: int, metric: str, device: str | None = None
 ) -> IntArray:
     """Rows of the `k` nearest vectors of each query, nearest first: int64 (m, min(k, n)).
 
     In blocks of matrix products in float64: |x|² − 2 q·x for l2, which in float32 would cancel to noise where
-    vectors lie far from the origin beside their distances.
+    vectors lie far from the origin beside their distances. By NumPy, or by PyTorch on a `device` of its own.
     """
     parts = [
-        _exact_search(vectors, queries[start : start + _QUERIES], k, metric, gpu)
+        _exact_search(vectors, queries[start : start + _QUERIES], k, metric, device)
         for start in range(0, len(queries), _QUERIES)
     ]
     return np.concatenate(parts)
 
 
-def _exact_search(vectors: FloatArray, queries: FloatArray, k: int, metric: str, gpu: bool) -> IntArray:
+def _exact_search(
+    vectors: FloatArray, queries: FloatArray, k: int, metric: str, device: str | None
+) -> IntArray:
     asked = _doubles(queries, metric)
     best_rows = np.empty((len(queries), 0), dtype=np.int64)
     best = np.empty((len(queries), 0))
-    nearest = _nearest_on_gpu if gpu else _nearest
+    nearest = partial(_nearest_on, device) if device else _nearest
     for start, block in _blocks(vectors, metric):
         found, near = nearest(block, asked, min(k, len(block)), metric)
         best, best_rows = np.hstack([best, found]), np.hstack([best_rows, near + start])
@@ -146,10 +149,12 @@ def _nearest(block: Doubles, queries: Doubles, k: int, metric: str) -> tuple[Dou
     return np.take_along_axis(found, near, 1), near
 
 
-def _nearest_on_gpu(block: Doubles, queries: Doubles, k: int, metric: str) -> tuple[Doubles, IntArray]:
+def _nearest_on(
+    device: str, block: Doubles, queries: Doubles, k: int, metric: str
+) -> tuple[Doubles, IntArray]:
     import torch
 
-    found = _matrix(torch.from_numpy(block).cuda(), torch.from_numpy(queries).cuda(), metric)
+    found = _matrix(torch.from_numpy(block).to(device), torch.from_numpy(queries).to(device), metric)
     best, near = torch.topk(found, k, dim=1, largest=False)
     return best.cpu().numpy(), near.cpu().numpy()
 

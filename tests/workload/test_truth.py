@@ -27,14 +27,18 @@ def test_exact_search_is_exact_far_from_the_origin():
         np.testing.assert_array_equal(row, np.argsort(everything)[:10])
 
 
-@pytest.mark.skipif(not truth.has_gpu(), reason="needs a GPU")
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not truth.has_gpu(), reason="needs a GPU"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
-def test_a_gpu_finds_the_same_neighbours(metric):
+def test_pytorch_finds_the_same_neighbours_as_numpy(metric, device):
     vectors = far_from_the_origin()
-    on_cpu, on_gpu = (truth.exact_search(vectors, vectors[:20], 10, metric, gpu) for gpu in (False, True))
-    for row, query, other in zip(on_cpu, vectors, on_gpu, strict=False):
-        away = truth.distances(vectors, query, metric)
-        np.testing.assert_allclose(away[row], away[other], rtol=1e-6)
+    queries = vectors[:20] + np.float32(0.01)
+    rows = [truth.exact_search(vectors, queries, 10, metric, which) for which in (None, device)]
+    assert truth.mismatch(vectors, queries, rows[1], np.arange(20), metric) is None
+    np.testing.assert_array_equal(*rows)
 
 
 METRICS = ("cosine", "inner_product", "l2")
