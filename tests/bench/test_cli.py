@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from bench import metrics, record
+from bench import metrics, record, validity
 from bench.cli import COMMANDS
 
 SIFT = Path(os.environ.get("BREIN_DATASETS", Path(__file__).parents[3] / "shared" / "datasets")) / "siftsmall"
@@ -66,6 +66,13 @@ def test_a_wrong_use_of_data_is_one_line(tmp_path):
         assert refused.stderr.count("\n") == 1
 
 
+def test_a_machine_too_small_for_a_tier_skips_the_run_and_leaves_nothing(tmp_path):
+    skipped = bench(tmp_path, "run", "+profile=smoke", "tier.cores=4096", "trial.cores=1")
+    assert skipped.returncode == 3
+    assert "skipped: needs 4096 cores (tier.cores)" in skipped.stderr
+    assert not list(tmp_path.glob("**/*.json"))
+
+
 def test_an_unknown_command_lists_the_known(tmp_path):
     refused = bench(tmp_path, "rnu")
     assert refused.returncode == 2
@@ -105,7 +112,8 @@ def test_a_run_leaves_a_valid_record_and_its_reports(workplace):
 def test_every_metric_can_be_derived_again_from_the_samples(workplace):
     (run,) = runs(workplace[0])
     made, samples = record.read(run)
-    assert metrics.derive(samples) == made.metrics
+    again = validity.assess(metrics.derive(samples), made.trials, made.machine, noise=None)
+    assert again == made.metrics
     cold = samples[(samples["series"] == "query.search") & (samples["labels"] == '{"phase": "cold"}')]
     shown = next(m for m in made.metrics if m.name == "query.ndcg_at_10")
     assert shown.value == pytest.approx(cold["ndcg_at_10"].mean())
