@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -154,6 +153,8 @@ def open_hdf5(path: Path, name: str) -> Rows | None:
         with _hdf5(path) as file:
             return np.asarray(file[name][start:stop])
 
+    import h5py  # not above: every trial imports this module, and few need HDF5
+
     with _hdf5(path) as file:
         found = file.get(name)
         if found is None:
@@ -178,6 +179,8 @@ def hdf5_distance(path: Path) -> str | None:
 
 @contextmanager
 def _hdf5(path: Path) -> Iterator[Any]:
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             yield file
