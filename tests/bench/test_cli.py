@@ -70,7 +70,7 @@ def test_a_machine_too_small_for_a_tier_skips_the_run_and_leaves_nothing(tmp_pat
     skipped = bench(tmp_path, "run", "+profile=smoke", "tier.cores=4096", "trial.cores=1")
     assert skipped.returncode == 3
     assert "skipped: needs 4096 cores (tier.cores)" in skipped.stderr
-    assert not list(tmp_path.glob("**/*.json"))
+    assert runs(tmp_path) == []
 
 
 def test_an_unknown_command_lists_the_known(tmp_path):
