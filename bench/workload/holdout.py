@@ -1,7 +1,7 @@
 """Parts of a data set that are kept apart, the same ones every time.
 
 Queries fall on two sides: a configuration chosen by those of the one is reported by those of the other.
-Documents, or vectors, that are held out are never searched; ingestion is measured on them. What is where
+Documents, or vectors, that are held out are never searched; ingestion takes them first. What is where
 depends on a hash of the text, or of the vector, alone: equal ones stay together, whatever else is in the data
 set, and a larger share takes all that a smaller one takes.
 """

@@ -50,8 +50,8 @@ def plan(experiment: Experiment) -> Work:
 
 
 def _documents(dataset: TextDataset, wanted: int) -> Sequence[Document]:
-    """Those held out, where there are any, else the first to be searched."""
-    return (dataset.held_out or dataset.documents)[:wanted]
+    """Those that are held out, then those that are searched."""
+    return (*dataset.held_out, *dataset.documents)[:wanted]
 
 
 def ingest(argument: dict[str, Any]) -> Measurement:
