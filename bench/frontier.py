@@ -94,14 +94,15 @@ class Doubt(NamedTuple):
 class Choice:
     """The cheapest configuration that meets an objective.
 
-    `proven`: every interval is on the good side of its bound. `not proven`: no configuration is proven to
-    meet it, and `point` is the cheapest that may; `doubts` say what is open. `none`: there is no `point`,
-    as all fail, or as `doubts` say that no valid cell measured what a bound is about.
+    `proven`: every interval of `point` is on the good side of its bound; `cheaper` may meet it too, and costs
+    less. `not proven`: none is proven to meet it, and `point` is the cheapest that may. `none`: there is no
+    `point`, as all fail, or as no valid cell measured what a bound is about. `doubts` say what is open.
     """
 
     verdict: Literal["proven", "not proven", "none"]
     point: Point | None
     doubts: tuple[Doubt, ...] = ()
+    cheaper: Point | None = None
 
 
 def judged(records: Sequence[RunRecord]) -> str | None:
@@ -191,17 +192,21 @@ def cheapest(points: Sequence[Point], objective: ObjectiveConfig) -> Choice | No
     unknown = [axis for axis in limits if all(point.value(axis) is None for point in valid)]
     if valid and unknown:
         return Choice("none", None, tuple(Doubt(axis, "it was not measured") for axis in unknown))
-    candidates = []
-    for point in valid:
-        words = {axis: _word(point.measured.get(axis), limit) for axis, limit in limits.items()}
-        if "miss" not in words.values():
-            doubts = tuple(_doubt(axis, point.measured.get(axis)) for axis in limits if words[axis] != "pass")
-            outside = [axis for axis, limit in limits.items() if not _inside(point.measured.get(axis), limit)]
-            candidates.append((bool(doubts), bool(outside), _cost(points, point), point.cell, point, doubts))
-    if not candidates:
+    costs = {point.cell: _cost(points, point) for point in valid}
+    doubts = {point.cell: _doubts(point, limits) for point in valid if not _fails(point, limits)}
+    proven = [point for point in valid if doubts.get(point.cell) == ()]
+    likely = [point for point in valid if doubts.get(point.cell) and _inside(point, limits)]
+    others = [point for point in valid if doubts.get(point.cell) and not _inside(point, limits)]
+    if not (
+        ranked := [min(group, key=lambda p: costs[p.cell]) for group in (proven, likely, others) if group]
+    ):
         return Choice("none", None)
-    *_, best, doubts = min(candidates, key=lambda candidate: candidate[:4])
-    return Choice("not proven" if doubts else "proven", best, doubts)
+    best, *rest = ranked
+    if not proven:
+        return Choice("not proven", best, doubts[best.cell])
+    if likely and costs[rest[0].cell] < costs[best.cell]:
+        return Choice("proven", best, doubts[rest[0].cell], cheaper=rest[0])
+    return Choice("proven", best)
 
 
 def _measured(record: RunRecord, axis: Axis) -> Measured | None:
@@ -221,16 +226,32 @@ def _lower_is_better(point: Point, axes: Sequence[str]) -> list[float] | None:
     ]
 
 
-def _word(measured: Measured | None, limit: float) -> baseline.Word:
+def _word(point: Point, axis: str, limit: float) -> baseline.Word:
+    measured = point.measured.get(axis)
     if measured is None or measured.reasons or measured.ci_low is None or measured.ci_high is None:
         return "not proven"
     return baseline.compare(limit, measured.ci_low, measured.ci_high, measured.better)[0]
 
 
-def _inside(measured: Measured | None, limit: float) -> bool:
-    if measured is None or measured.value is None:
-        return False
-    return measured.value <= limit if measured.better == "lower" else measured.value >= limit
+def _fails(point: Point, limits: Mapping[str, float]) -> bool:
+    return any(_word(point, axis, limit) == "miss" for axis, limit in limits.items())
+
+
+def _doubts(point: Point, limits: Mapping[str, float]) -> tuple[Doubt, ...]:
+    return tuple(
+        _doubt(axis, point.measured.get(axis))
+        for axis, limit in limits.items()
+        if _word(point, axis, limit) != "pass"
+    )
+
+
+def _inside(point: Point, limits: Mapping[str, float]) -> bool:
+    """Whether every value, whatever its interval, is on the good side of its bound."""
+    for axis, limit in limits.items():
+        value = point.value(axis)
+        if value is None or baseline.compare(limit, value, value, point.measured[axis].better)[0] != "pass":
+            return False
+    return True
 
 
 def _doubt(axis: str, measured: Measured | None) -> Doubt:

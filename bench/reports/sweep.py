@@ -90,7 +90,12 @@ def _chosen(sweep: Sweep, choice: Choice) -> str:
 def standing(sweep: Sweep) -> list[str]:
     """What else to know of the answer: what is open, left out, invalid, failed."""
     said = []
-    if sweep.choice and sweep.choice.point:
+    if sweep.choice and sweep.choice.cheaper:
+        doubts = "; ".join(f"{_title(doubt.axis)}: {doubt.remedy}" for doubt in sweep.choice.doubts)
+        cheaper = sweep.choice.cheaper
+        what = f"{configuration(sweep, cheaper)} ({described(sweep, cheaper)})"
+        said.append(f"Cheaper, but not proven: {what}. {doubts}.")
+    elif sweep.choice and sweep.choice.point:
         said += [f"Not proven: {_title(doubt.axis)}; {doubt.remedy}." for doubt in sweep.choice.doubts]
     if sweep.choice and sweep.choice.point is None:
         said += [

@@ -130,7 +130,11 @@ def test_the_cheapest_has_the_fewest_bytes_then_the_lowest_latency_then_the_shor
 def test_an_interval_that_straddles_the_bound_proves_nothing_and_loses_to_one_that_does_not():
     cheap = point(1, recall=(0.96, 0.94, 0.98), memory=100.0)
     dear = point(2, recall=(0.97, 0.96, 0.98), memory=200.0)
-    assert frontier.cheapest([cheap, dear], objective(recall=0.95)).point == dear
+    choice = frontier.cheapest([cheap, dear], objective(recall=0.95))
+    assert (choice.verdict, choice.point, choice.cheaper) == ("proven", dear, cheap)
+    assert frontier.cheapest(
+        [dear, point(3, recall=cheap.measured["recall"], memory=300.0)], objective(recall=0.95)
+    ) == (frontier.Choice("proven", dear))
     choice = frontier.cheapest([cheap], objective(recall=0.95))
     assert (choice.verdict, choice.point) == ("not proven", cheap)
     assert choice.doubts == (("recall", "more queries would narrow its interval"),)

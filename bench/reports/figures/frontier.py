@@ -232,7 +232,7 @@ def _legend(axes: Axes, kinds: Sequence[str]) -> None:
 
 def _caption(made: Sweep, axis: str, shown: Sequence[Point], best: Sequence[Point]) -> str:
     parts = [
-        f"{answer.count(len(shown), 'cell')}; the line is the frontier, of {len(best)}. Pale ones are "
+        f"{answer.count(len(shown), 'cell')}; the line joins the {len(best)} on the frontier. Pale ones are "
         "dominated: another is as good in one and better in the other. Bars are 95% intervals."
     ]
     if dict(made.objective).get(axis) is not None or made.objective.recall is not None:
