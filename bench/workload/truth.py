@@ -20,7 +20,7 @@ from bench.workload.embeddings import Vectors
 from brein.index import normalised
 from brein.records import FloatArray
 
-FORMAT = 1  # of the stored files and of how they come about; a change makes every older artifact unreachable
+FORMAT = 2  # of the stored files and of how they come about; a change makes every older artifact unreachable
 DEPTH = 100  # true neighbours kept for each query
 CHECKED = 16  # queries whose neighbours are sought a second time, by other arithmetic
 TOLERANCE = 1e-5  # between the two, relative to the farthest of the neighbours: published truths are float32
@@ -168,17 +168,17 @@ def _matrix(vectors: Any, queries: Any, metric: str) -> Any:
 # --- one by one --------------------------------------------------------------------------------------
 
 
-def distances(vectors: FloatArray, query: FloatArray, metric: str) -> FloatArray:
-    """Exact distances of vectors, float32 (n, d), to one query, (d,): smaller is nearer.
+def distances(vectors: FloatArray, query: FloatArray, metric: str) -> Doubles:
+    """Exact distances, float64 (n,), of vectors, (n, d), to one query, (d,): smaller is nearer.
 
-    Squared Euclidean for l2; minus the similarity for cosine and inner_product.
+    Squared Euclidean for l2; minus the similarity for cosine and inner_product. In float32 the same vector's
+    would differ with how many others are asked about, by more than a tie where products cancel.
     """
+    there, asked = _doubles(vectors, metric), _doubles(query[None], metric)[0]
     if metric == "l2":
-        found: FloatArray = np.square(vectors - query).sum(axis=1)
-        return found
-    if metric == "cosine":
-        vectors, query = normalised(vectors), normalised(query[None])[0]
-    return -(vectors @ query)
+        squares: Doubles = np.square(there - asked).sum(axis=1)
+        return squares
+    return -(there @ asked)
 
 
 def mismatch(

@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import config, record, stats
+from bench import config, quality, record, stats
 from bench.artifacts import Store
 from bench.metrics import derive
 from bench.suites import Experiment
 from bench.suites.lab import aa, cost, known_answers
 from bench.suites.lab.known_answers import BOUND, DISTRIBUTIONS, PERCENTILES, draw, samples_for
 from bench.trial import frame
-from bench.workload import synthetic
+from bench.workload import synthetic, truth
 
 
 def experiment(folder, *overrides):
-    made = config.from_overrides(["+profile=lab", "suite=[memory_smoke,query_smoke,lab_smoke,peers_smoke]", *overrides])
+    made = config.from_overrides(
+        ["+profile=lab", "suite=[memory_smoke,query_smoke,lab_smoke,peers_smoke]", *overrides]
+    )
     return Experiment(made, synthetic.load(made.suite.lab.data), None, Store(folder))
 
 
@@ -118,3 +120,16 @@ def test_the_whole_suite_runs_and_answers_to_its_bounds(tmp_path):
     assert "".join(json.loads(labels)["side"] for labels in sides) == aa.order(6)
     trial = {json.dumps(m.labels): m.value for m in made.metrics if m.name == "lab.cost.trial"}
     assert trial.pop("{}") == pytest.approx(sum(trial.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+def test_exact_neighbours_have_every_recall_where_products_cancel(metric):
+    random = np.random.default_rng(0)
+    vectors, queries = random.standard_normal((2000, 768)) + 3, random.standard_normal((100, 768))
+    vectors, queries = vectors.astype(np.float32), queries.astype(np.float32)
+    for near, query in zip(truth.exact_search(vectors, queries, 100, metric), queries, strict=True):
+        exact = np.sort(truth.distances(vectors[near], query, metric)).astype(np.float32)
+        for k in (1, 10, 100):
+            found = random.permutation(near[:k])
+            away = truth.distances(vectors[found], query, metric)
+            assert quality.neighbour_recall(found.tolist(), away.tolist(), exact.tolist(), k) == 1

@@ -205,8 +205,9 @@ class Judge:
         for search in timed:
             recalls: dict[str, Any] = {}
             if (more := deep.pop(search.row, None)) is not None:
-                recalls = self._recalls(search.row, search.ids, (1, 10))
-                recalls |= self._recalls(search.row, more, (truth.DEPTH,))
+                exact = self._nearest[search.row]
+                recalls = self._recalls(search.row, search.ids, exact, 1, 10)
+                recalls |= self._recalls(search.row, more, exact, truth.DEPTH)
             samples.add(search.seconds, search.start, query=self._query_ids[search.row], **recalls)
         return samples
 
@@ -218,14 +219,11 @@ class Judge:
         samples = Samples("memory.filtered", share=f"{share:g}")
         for search, near in zip(timed, nearest, strict=True):
             exact = truth.distances(candidates[near], self._queries[search.row], self._metric)
-            recall = self._recall(search.row, search.ids, np.sort(exact), _FILTERED_K)
-            samples.add(search.seconds, search.start, query=self._query_ids[search.row], recall_at_10=recall)
+            recall = self._recalls(search.row, search.ids, np.sort(exact), _FILTERED_K)
+            samples.add(search.seconds, search.start, query=self._query_ids[search.row], **recall)
         return samples
 
-    def _recalls(self, row: int, ids: list[str], ks: tuple[int, ...]) -> dict[str, float]:
-        return {f"recall_at_{k}": self._recall(row, ids, self._nearest[row], k) for k in ks}
-
-    def _recall(self, row: int, ids: list[str], exact: FloatArray, k: int) -> float:
+    def _recalls(self, row: int, ids: list[str], exact: npt.NDArray[Any], *ks: int) -> dict[str, Any]:
         found = [int(id_) for id_ in ids]
-        away = truth.distances(self._vectors[found], self._queries[row], self._metric)
-        return quality.neighbour_recall(found, away.tolist(), exact.tolist(), k)
+        away = truth.distances(self._vectors[found], self._queries[row], self._metric).tolist()
+        return {f"recall_at_{k}": quality.neighbour_recall(found, away, exact.tolist(), k) for k in ks}
