@@ -32,12 +32,31 @@ def test_every_preset_composes_with_every_index(preset, index):
     assert made.index == alone.index, "the preset left a value of another index behind"
 
 
-GROUPS = ("embedding", "cache", "storage", "agents", "trial", "profiler", "baseline")
+GROUPS = ("embedding", "cache", "storage", "agents", "runbook", "trial", "profiler", "baseline")
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_every_option_composes(group, option):
     config.from_overrides([f"{group}={option}"])
+
+
+@pytest.mark.parametrize("popularity", options("popularity"))
+def test_every_popularity_composes_and_keeps_to_its_own_settings(popularity):
+    path = ["popularity.path=x"] if popularity == "trace" else []
+    made = config.from_overrides([f"popularity={popularity}", *path])
+    assert made.popularity.kind == popularity
+    if popularity != "zipf":
+        with pytest.raises(UsageError, match=r"popularity\.drift is not a setting"):
+            config.from_overrides([f"popularity={popularity}", *path, "popularity.drift=0.1"])
+
+
+@pytest.mark.parametrize("part", ["search", "cache", "shards"])
+def test_an_option_of_one_part_is_the_memory_suite_with_that_part_alone(part):
+    whole, alone = (
+        config.from_overrides([f"suite=[{suite},query,lab,peers]"]).suite.memory
+        for suite in ("memory", f"memory_{part}")
+    )
+    assert alone == whole.model_copy(update={"parts": (part,)})
 
 
 @pytest.mark.parametrize(
@@ -137,6 +156,9 @@ def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
         (["suite.query.k=9"], "suite.query.k = 9: .*greater than or equal to 10"),
         (["suite.memory.parts=[search,nothing]"], "suite.memory.parts.1 = 'nothing'.*search"),
         (["suite.memory.filter_shares=[0]"], "suite.memory.filter_shares.0 = 0"),
+        (["suite.memory.mixed_deletes=0.9"], "suite.memory: mixed_inserts .* = 1.1: must be below 1"),
+        (["popularity.repetition=1"], "popularity.zipf.repetition = 1: .*less than 1"),
+        (["runbook.steps=[{operation: sort}]"], "runbook.steps.0.operation = 'sort' is unknown"),
         (["suite.memory.storage_shards=[65]"], "suite.memory.storage_shards.0 = 65: .*64"),
         (["memory_limit=0"], "memory_limit = 0"),
         (["trial.timeout=1e18"], "trial.timeout = 1e.*86400"),

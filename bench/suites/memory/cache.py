@@ -50,8 +50,8 @@ def plan(experiment: Experiment) -> Work:
     restarts = "; at every part but the first one more level, the fastest first, begins empty again"
     conditions = {
         "memory.cache": f"{settings.cache_requests:,} requests for {settings.cache_keys:,} keys, "
-        f"{stream.described}, one client, values of {_HITS} hits; {settings.cache_rate:g} requests a second "
-        "of a virtual clock, by which entries age"
+        f"{stream.described}, one client, values of {_HITS} hits; one request every "
+        f"{1 / settings.cache_rate:g} s of a virtual clock, by which entries age"
         + (f"; in {len(levels)} parts{restarts}" if len(levels) > 1 else "")
         + left_out
     }
