@@ -254,12 +254,54 @@ class LabConfig(Settings):
     grid_repeats: int = Field(ge=1, le=1000, description="processes for each of these groups")
 
 
+Scalar = bool | int | float | str
+Sweep = dict[str, tuple[Scalar, ...]]
+
+
+class PeerConfig(Settings):
+    """One that takes part in the peers suite."""
+
+    adapter: str = Field(
+        min_length=1, description="a name of bench/suites/peers/adapters, or the path of a .py file"
+    )
+    build: dict[str, Any] = Field({}, description="what it is built with")
+    search: Sweep = Field({}, description="what its searches go through: every combination of these values")
+    python: Path | None = Field(None, description="interpreter of an environment of its own; null: this one")
+
+
+PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class PeersConfig(Settings):
+    """What the peers suite does in each trial."""
+
+    k: int = Field(ge=10, le=1000, description="neighbours a search asks for; recall is judged at 10")
+    searches: int = Field(ge=1, description="timed searches, one by one, with each setting")
+    batch_seconds: float = Field(
+        gt=0, le=3600, description="seconds of timed searches of many queries at once, with each setting"
+    )
+    dsn: str | None = Field(description="a PostgreSQL with pgvector; null: the wheel pgserver's is started")
+    sweeps: dict[str, Sweep] = Field(description="by index kind, what the engine's index is searched with")
+    adapters: dict[PeerName, PeerConfig | str] = Field(
+        min_length=1, description="who takes part, by name; a bare text is an adapter with no settings"
+    )
+
+    @property
+    def peers(self) -> dict[str, PeerConfig]:
+        """Who takes part, by name."""
+        return {
+            name: PeerConfig(adapter=given) if isinstance(given, str) else given
+            for name, given in self.adapters.items()
+        }
+
+
 class SuitesConfig(Settings):
     """The settings of every suite, whether it runs or not; the field names are the suites' names."""
 
     memory: MemoryConfig
     query: QueryConfig
     lab: LabConfig
+    peers: PeersConfig
 
 
 class TrialConfig(Settings):

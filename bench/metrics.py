@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench import stats
+from bench import matched, stats
 
 if TYPE_CHECKING:
     import pandas as pd  # slow to load, and only the parent of a run has tables
@@ -246,15 +246,28 @@ _LAB = (
     _time("lab.cost.wall", "A sweep's wall time", "lab.cost.wall"),
     Metric("lab.cost.ratio", "Wall time over a plain loop's", "", "lower", "lab.cost.ratio", _mean),
 )
+_PEERS = (
+    *_latency("peers.latency", "Latency, engine and peers", "peers.search", 50, 95),
+    _per_second("peers.throughput", "Searches, engine and peers, one client", "queries", "peers.search"),
+    _per_second("peers.batch_throughput", "Searches in batches, engine and peers", "queries", "peers.batch"),
+    _quality("peers.recall_at_10", "Recall@10 of engine and peers", "peers.search", "recall_at_10"),
+    _time("peers.build_time", "Build time of engine and peers", "peers.build"),
+    Metric("peers.memory", "Memory of engine and peers", "B", "lower", "peers.memory", _mean),
+    _time("peers.matched.latency.p50", "Latency at equal recall, p50", matched.SERIES),
+    Metric(
+        "peers.matched.cost", "Latency over the engine's at equal recall", "", "lower", matched.SERIES, _cost
+    ),
+)
 # Series that start cold, by `phase`: their timings are those of the steady state. The passes that begin with
 # empty caches change all along, by nature.
 _WARMS_UP = {
     ("lab.service_time", None),
     ("memory.search", None),
     ("memory.shards", None),
+    ("peers.search", None),
     ("query.search", "cold"),
 }
-METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_LAB)}
+METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_LAB, *_PEERS)}
 
 
 def label_text(labels: Mapping[str, str]) -> str:
@@ -264,6 +277,10 @@ def label_text(labels: Mapping[str, str]) -> str:
 
 def derive(samples: pd.DataFrame) -> list[Measured]:
     """Derive every metric the samples hold something for, in the order of the table above."""
+    import pandas as pd
+
+    if compared := matched.compare(samples):
+        samples = pd.concat([samples, pd.DataFrame(compared, columns=list(COLUMNS)).astype(COLUMNS)])
     measured = []
     for metric in METRICS.values():
         rows = samples[samples["series"] == metric.series]

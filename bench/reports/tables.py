@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from bench.metrics import Measured
+from bench import matched
+from bench.metrics import METRICS, Measured
 from bench.record import RunRecord
 from bench.reports import answer, units
 
@@ -67,7 +69,16 @@ _TABLES = {
     "A sweep, and a process and a build for each group and repeat": {"lab.cost.wall": "wall time"},
 }
 _ALL = "all"  # the label of what has none: a total
-SHOWN = frozenset(name for columns in _TABLES.values() for name in columns)
+# The peers suite's tables: a row for each participant, at these recalls its p50 and that over the engine's.
+_PEERS = {
+    "vectors": "Beside peers, vectors in, rows out: p50 at a recall@10 of so much, and over the engine's",
+    "text": "Beside peers, text in, rows out: p50 at a recall@10 of so much, and over the engine's",
+}
+_AT = {f"{recall:g}": f"≥ {units.tick(recall, '')}" for recall in matched.RECALLS}
+_MATCHED, _COST = "peers.matched.latency.p50", "peers.matched.cost"
+_OF_BUILD = {"peers.build_time": "build", "peers.memory": "memory"}
+_OF_PEERS = frozenset(name for name in METRICS if name.startswith("peers."))
+SHOWN = frozenset(name for columns in _TABLES.values() for name in columns) | _OF_PEERS
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,45 @@ class Table:
 def tables(record: RunRecord) -> list[Table]:
     """Every table that the record has something for, without the columns it has nothing for."""
     made = [_table(title, columns, record) for title, columns in _TABLES.items()]
+    made += [_peers(title, task, record) for task, title in _PEERS.items()]
     return [table for table in made if table.rows]
+
+
+def _peers(title: str, task: str, record: RunRecord) -> Table:
+    """The engine's indexes first, then the peers; of either the fastest at a recall of 95% first."""
+    cells: dict[str, dict[str, str]] = {}
+    ranks: dict[str, tuple[bool, float]] = {}
+    for metric in record.metrics:
+        if metric.labels.get("task") != task or metric.value is None:
+            continue
+        name = answer.printable(metric.labels.get("engine") or metric.labels.get("peer", ""))
+        row, rank = cells.setdefault(name, {}), ("engine" not in metric.labels, math.inf)
+        ranks.setdefault(name, rank)
+        if metric.name == _MATCHED:
+            row[_at(metric)] = units.show(metric.value, metric.unit)
+            if metric.labels["recall"] == "0.95":
+                ranks[name] = (rank[0], metric.value)
+        elif metric.name == _COST:
+            row[_at(metric)] += f", {_ratio(metric)}"
+        elif metric.name in _OF_BUILD:
+            row[_OF_BUILD[metric.name]] = units.show(metric.value, metric.unit)
+    columns = [*_AT.values(), *_OF_BUILD.values()]
+    columns = [column for column in columns if any(column in row for row in cells.values())]
+    rows = [
+        (name, [cells[name].get(column, "not reached") for column in columns])
+        for name in sorted(ranks, key=lambda name: ranks[name])
+    ]
+    return Table(title, columns, rows)
+
+
+def _ratio(metric: Measured) -> str:
+    counted = metric.ci_low == metric.ci_high  # as of the engine's fastest index, over itself
+    ends = (None, None) if counted else (metric.ci_low, metric.ci_high)
+    return units.show(metric.value, units.RATIO, *ends)
+
+
+def _at(metric: Measured) -> str:
+    return _AT[metric.labels["recall"]]
 
 
 def _table(title: str, names: dict[str, str], record: RunRecord) -> Table:

@@ -14,6 +14,7 @@ from bench.reports.figures.frontier import frontiers
 from bench.reports.figures.ingestion import ingestion
 from bench.reports.figures.latency import distributions, percentiles
 from bench.reports.figures.memory import codes, parts
+from bench.reports.figures.peers import peers
 from bench.reports.figures.quality import qualities
 from bench.reports.sweep import Sweep
 
@@ -31,6 +32,7 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
         parts(record),
         codes(record),
         ingestion(record, samples),
+        *peers(record),
     ]
 
 

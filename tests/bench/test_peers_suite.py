@@ -1,0 +1,256 @@
+"""The peers suite: who takes part, what is compared with what, and the whole way on small data."""
+
+import json
+import re
+import venv
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from bench import config, matched, metrics, process
+from bench.artifacts import Store
+from bench.config import SyntheticConfig
+from bench.errors import UsageError
+from bench.metrics import label_text
+from bench.suites import Experiment, peers
+from bench.suites.peers import environment
+from bench.trial import frame
+from bench.workload import synthetic
+
+SMALL = ["suites=[peers]", "suite=[memory,query,lab,peers_smoke]", "dataset=synthetic", "index=flat"]
+MINE = """
+import sys
+import numpy as np
+from bench.suites.peers.base import VectorPeer
+
+class Mine(VectorPeer):
+    METRICS = ("cosine",)
+    def build(self, vectors, metric, parameters):
+        assert "torch" not in sys.modules and "faiss" not in sys.modules
+        self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    def tune(self, setting):
+        self.part = setting.get("part", 1.0)
+    def search(self, queries, k):
+        some = self.vectors[: int(self.part * len(self.vectors))]
+        return np.argsort(-queries @ some.T, axis=1)[:, :k]
+    def close(self):
+        del self.vectors
+"""
+
+
+@pytest.fixture(scope="module")
+def data():
+    return synthetic.load(
+        SyntheticConfig(
+            vectors=500,
+            queries=30,
+            dimension=16,
+            clusters=10,
+            cluster_spread=1.0,
+            intrinsic_dimension=8,
+            seed=1,
+        )
+    )
+
+
+def experiment(data, folder, *overrides):
+    return Experiment(config.from_overrides([*SMALL, *overrides]), data, None, Store(folder / "artifacts"))
+
+
+def rows(name, setting, recall, p50s, side="peer", *, task="vectors", queries=40):
+    labels = label_text({side: name, "task": task, "setting": setting})
+    return [
+        {
+            "suite": "peers", "series": "peers.search", "labels": labels, "repeat": repeat, "seq": seq,
+            "start": 0.0, "value": p50, "items": 1, "query": str(seq), "recall_at_10": recall,
+        }
+        for repeat, p50 in enumerate(p50s)
+        for seq in range(queries)
+    ]  # fmt: skip
+
+
+def cost(samples, recall):
+    return {
+        m.labels.get("peer") or m.labels["engine"]: (m.labels["setting"], m.value)
+        for m in metrics.derive(frame(samples))
+        if m.name == "peers.matched.cost" and m.labels["recall"] == f"{recall:g}"
+    }
+
+
+def test_each_takes_part_with_its_fastest_setting_that_reaches_the_recall():
+    samples = [
+        *rows("brein", "ef=1", 0.91, [1.0, 2.0], "engine"),
+        *rows("brein", "ef=2", 0.96, [2.0, 4.0], "engine"),
+        *rows("brein_other", "ef=9", 1.0, [8.0, 8.0], "engine"),
+        *rows("fast", "ef=1", 0.92, [0.5, 1.0]),
+        *rows("fast", "ef=3", 0.97, [3.0, 6.0]),
+        *rows("fast", "ef=2", 0.97, [1.5, 3.0]),
+        *rows("bad", "ef=1", 0.5, [0.1, 0.1]),
+    ]
+    assert cost(samples, 0.9) == {"brein": ("ef=1", 1.0), "brein_other": ("ef=9", 5.656854249492381),
+                                  "fast": ("ef=1", 0.5)}  # fmt: skip
+    assert cost(samples, 0.95)["fast"] == ("ef=2", 0.75)
+    assert set(cost(samples, 0.99)) == {"brein_other"}
+
+
+def test_ratios_are_paired_by_process():
+    engine, peer = [1.0, 2.0, 4.0, 8.0, 16.0], [3.0, 6.0, 12.0, 24.0, 48.0]
+    samples = rows("brein", "as built", 1.0, engine, "engine") + rows("peer", "as built", 1.0, peer)
+    found = next(
+        m
+        for m in metrics.derive(frame(samples))
+        if m.name == "peers.matched.cost" and m.labels.get("peer") == "peer"
+    )
+    # The machine slowed down sixteenfold meanwhile; the ratio did not change.
+    assert (found.value, found.ci_low, found.ci_high) == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_where_the_engine_does_not_reach_a_recall_there_is_a_latency_and_no_ratio():
+    samples = rows("brein", "as built", 0.5, [1.0], "engine") + rows("peer", "as built", 1.0, [2.0])
+    derived = {(m.name, m.labels["recall"]) for m in metrics.derive(frame(samples)) if "matched" in m.name}
+    assert derived == {("peers.matched.latency.p50", f"{recall:g}") for recall in matched.RECALLS}
+
+
+def test_a_recall_is_reached_by_the_whole_of_its_interval():
+    some = rows("peer", "as built", 1.0, [1.0])
+    for row in some[:2]:
+        row["recall_at_10"] = 0.5  # 0.975 on average, give or take 0.03
+    assert not [m for m in matched.compare(frame(some)) if '"0.95"' in m["labels"]]
+    assert [m for m in matched.compare(frame(some)) if '"0.9"' in m["labels"]]
+
+
+def test_tasks_are_compared_apart():
+    samples = [
+        *rows("brein", "as built", 1.0, [1.0], "engine"),
+        *rows("brein_engine", "as built", 1.0, [10.0], "engine", task="text"),
+        *rows("txtai", "as built", 1.0, [20.0], task="text"),
+    ]
+    assert cost(samples, 0.9)["txtai"] == ("as built", 2.0)
+
+
+def test_too_few_searches_for_a_median_are_not_compared():
+    assert matched.compare(frame(rows("peer", "as built", 1.0, [1.0], queries=19))) == []
+
+
+def test_what_cannot_take_part_says_what_it_needs(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.suites.peers.adapters.Hnswlib.NEEDS", ("no-such-package",))
+    asked = experiment(
+        data, tmp_path, "index.metric=l2", f"+suite.peers.adapters.mine={_file(tmp_path)}",
+        "+suite.peers.adapters.hnswlib=hnswlib", "+suite.peers.adapters.txtai=txtai",
+    )  # fmt: skip
+    # In this process, where the packages are what the test says they are.
+    monkeypatch.setattr(peers, "_examined", lambda text: peers.measure.examine(json.loads(text)))
+    reasons = {one.name: one.why_not(asked) for one in peers.participants(asked)}
+    assert reasons == {
+        "brein": None,
+        "faiss_flat": None,
+        "hnswlib": "needs no-such-package (pip install 'brein-lab[peers]')",
+        "txtai": reasons["txtai"],
+        "mine": "needs index.metric to be one of cosine",
+    }
+    assert "needs" in reasons["txtai"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["+suite.peers.adapters.x=nmslib"], "'nmslib' is unknown; known adapters: brein_index"),
+        (["+suite.peers.adapters.x={adapter: faiss, python: /no/python}"], "/no/python: no such interpreter"),
+        (["suite.peers.dsn='host=h password=secret'"], "holds a password"),
+        (["suite.peers.dsn='postgresql://me:secret@h/d'"], "holds a password"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_built(data, tmp_path, overrides, said):
+    asked = experiment(data, tmp_path, *overrides)
+
+    def ready():
+        peers.check(asked)
+        peers.participants(asked)
+
+    with pytest.raises(UsageError, match=said) as caught:
+        ready()
+    assert "secret" not in str(caught.value)
+
+
+def _file(folder):
+    (folder / "mine.py").write_text(MINE)
+    return folder / "mine.py"
+
+
+def measured(asked):
+    """Every trial of the suite once, each in a process of its own: the samples."""
+    works = peers.plan(asked)
+    made = [row for work in works for samples in work.known for row in samples.rows]
+    for plan in (plan for work in works for plan in work.plans):
+        made += process.call(plan.target, {**plan.argument, "seed": 3}, threads=1)["rows"]
+    return frame([{"suite": "peers", "repeat": 0, **row} for row in made]), works
+
+
+@pytest.mark.slow
+def test_the_engine_and_peers_are_measured_on_the_same_queries(data, tmp_path):
+    mine = f"{{adapter: {_file(tmp_path)}, search: {{part: [0.5, 1.0]}}}}"
+    asked = experiment(
+        data, tmp_path, f"+suite.peers.adapters.mine={mine}", "suite.peers.adapters.brein.search={}"
+    )
+    planned = {artifact.key for artifact in peers.artifacts(asked)}
+    samples, works = measured(asked)
+    assert {stored.key for stored in asked.store.stored()} == planned
+    searches = samples[samples["series"] == "peers.search"]
+    asked_for = searches.groupby("labels")["query"].apply(list).tolist()
+    assert len(asked_for) == 4
+    assert all(queries == asked_for[0] for queries in asked_for)
+    recalls = searches.groupby("labels")["recall_at_10"].mean()
+    part = label_text({"peer": "mine", "task": "vectors", "setting": "part=0.5"})
+    assert 0.2 < recalls.pop(part) < 0.8
+    assert recalls.tolist() == [1.0, 1.0, 1.0]
+    named = samples["labels"].map(lambda text: json.loads(text).get("peer"))
+    series = set(zip(samples["series"], named, strict=True))
+    assert {("peers.build", "mine"), ("peers.build", "faiss_flat"), ("peers.batch", "mine")} <= series
+    assert not [work.skipped for work in works if work.skipped]
+
+
+@pytest.mark.slow
+def test_a_build_that_fails_is_skipped_and_the_rest_goes_on(data, tmp_path):
+    asked = experiment(data, tmp_path, "suite.peers.adapters.faiss_flat.build.factory=Nonsense")
+    skipped = {key: why for work in peers.plan(asked) for key, why in work.skipped.items()}
+    assert list(skipped) == ["peers.faiss_flat"]
+    assert "it could not be built" in skipped["peers.faiss_flat"]
+
+
+@pytest.mark.slow
+def test_a_peer_runs_in_an_environment_that_has_nothing_else(data, tmp_path):
+    venv.create(tmp_path / "venv", symlinks=True)
+    lean = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    for path in _light():
+        (lean / path.name).symlink_to(path)
+    python = tmp_path / "venv" / "bin" / "python"
+    where = process.call(
+        "bench.suites.peers.measure:examine", {"python": str(python), "adapters": {}}, threads=1
+    )
+    assert where == {}
+    asked = experiment(
+        data, tmp_path, f"+suite.peers.adapters.mine={{adapter: {_file(tmp_path)}, python: {python}}}"
+    )
+    plan = next(plan for work in peers.plan(asked) for plan in work.plans if plan.phase == "mine")
+    trial = process.call(plan.target, {**plan.argument, "seed": 3}, threads=1)
+    assert {row["series"] for row in trial["rows"]} == {
+        "peers.build", "peers.search", "peers.batch", "peers.memory"
+    }  # fmt: skip
+
+
+def _light():
+    """What the distributions of `environment.LIGHT`, and those they need, have installed."""
+    wanted, seen, paths = list(environment.LIGHT), set(), set()
+    while wanted:
+        name = wanted.pop()
+        if name not in seen:
+            seen.add(name)
+            found = distribution(name)
+            needed = [one for one in found.requires or () if "extra ==" not in one]
+            wanted += [re.match(r"[\w.-]+", one)[0] for one in needed]
+            home = Path(found.locate_file(""))
+            paths |= {
+                home / file.parts[0] for file in found.files if file.parts[0] not in ("..", "__pycache__")
+            }
+    return paths
