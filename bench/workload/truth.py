@@ -178,7 +178,8 @@ def distances(vectors: FloatArray, query: FloatArray, metric: str) -> Doubles:
     if metric == "l2":
         squares: Doubles = np.square(there - asked).sum(axis=1)
         return squares
-    return -(there @ asked)
+    similarities: Doubles = there @ asked
+    return -similarities
 
 
 def mismatch(

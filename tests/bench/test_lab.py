@@ -17,11 +17,11 @@ from bench.suites.lab.known_answers import BOUND, DISTRIBUTIONS, PERCENTILES, dr
 from bench.trial import frame
 from bench.workload import synthetic, truth
 
+SMOKE = "suite=[memory_smoke,query_smoke,lab_smoke,peers_smoke]"
+
 
 def experiment(folder, *overrides):
-    made = config.from_overrides(
-        ["+profile=lab", "suite=[memory_smoke,query_smoke,lab_smoke,peers_smoke]", *overrides]
-    )
+    made = config.from_overrides(["+profile=lab", SMOKE, *overrides])
     return Experiment(made, synthetic.load(made.suite.lab.data), None, Store(folder))
 
 
@@ -93,18 +93,18 @@ def test_steady_drift_is_no_difference_between_equal_sides():
 def test_equal_sides_come_out_equal_and_unequal_ones_do_not():
     random = np.random.default_rng(1)
     held = {0.0: 0, 0.1: 0}
-    for truth in held:
+    for factor in held:
         for _ in range(500):
             a, b = np.exp(random.normal(0, 0.02, (2, 8)))
-            low, high = aa.difference(a, b * (1 + truth))
-            held[truth] += low <= 0 <= high
+            low, high = aa.difference(a, b * (1 + factor))
+            held[factor] += low <= 0 <= high
     assert held[0.0] == pytest.approx(475, abs=20)
     assert held[0.1] == 0
 
 
 @pytest.mark.slow
 def test_the_whole_suite_runs_and_answers_to_its_bounds(tmp_path):
-    runs, overrides = tmp_path / "runs", ["suite=[memory_smoke,query_smoke,lab_smoke,peers_smoke]"]
+    runs, overrides = tmp_path / "runs", [SMOKE]
     overrides += ["trial=smoke", "trial.repeats=1", "index=flat", f"paths.runs={runs}"]
     command = ["-m", "bench", "run", "+profile=lab", *overrides, f"paths.artifacts={tmp_path / 'artifacts'}"]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
