@@ -143,6 +143,16 @@ class Ended:
     trial: record.Trial
     rows: Sequence[Mapping[str, Any]]
 
+    def to_json(self) -> str:
+        """What `from_json` reads."""
+        return json.dumps({"trial": self.trial.model_dump(mode="json"), "rows": self.rows})
+
+    @classmethod
+    def from_json(cls, text: str) -> Ended:
+        """A trial as it ended elsewhere, or before."""
+        found = json.loads(text)
+        return cls(record.Trial.model_validate_json(json.dumps(found["trial"])), found["rows"])
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -169,14 +179,12 @@ class Kept:
 
     def get(self, task: Task) -> Ended:
         """The trial as it ended."""
-        found = json.loads(gzip.decompress(self._path(task).read_bytes()))
-        return Ended(record.Trial.model_validate_json(json.dumps(found["trial"])), found["rows"])
+        return Ended.from_json(gzip.decompress(self._path(task).read_bytes()).decode())
 
     def keep(self, task: Task, ended: Ended) -> None:
         """Write a trial to disk, whole or not at all."""
         self._folder.mkdir(exist_ok=True)
-        data = json.dumps({"trial": ended.trial.model_dump(mode="json"), "rows": ended.rows})
-        record.write_atomically(self._path(task), gzip.compress(data.encode(), 1))
+        record.write_atomically(self._path(task), gzip.compress(ended.to_json().encode(), 1))
 
     def clear(self) -> None:
         """Remove the files, once the cell's record holds what is in them."""

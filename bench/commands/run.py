@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console, RenderableType
 
 from bench import (
+    cluster,
     config,
     launcher,
     machine,
@@ -38,6 +39,7 @@ from bench.reports import plan as plans
 from bench.reports import terminal
 from bench.reports.progress import Progress
 from bench.sitting import Done
+from bench.trial import Place
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -157,6 +159,10 @@ class Session:
 
     def _measure(self, cells: Sequence[Cell], folder: Path) -> list[tuple[Path, RunRecord]]:
         """Bring every cell to its record, in the folder of each; none where only the plan is asked for."""
+        with _place(cells) as place:
+            return self._measure_at(place, cells, folder)
+
+    def _measure_at(self, place: Place, cells: Sequence[Cell], folder: Path) -> list[tuple[Path, RunRecord]]:
         here = machine.describe()
         sitting.check_comparable(cells, here)
         progress, durations = Progress(Console(stderr=True)), _durations(cells)
@@ -173,7 +179,7 @@ class Session:
         turns = sitting.Sitting(prepared, here)
         try:
             with progress.trials(turns.trials, durations) as tell:
-                for done in turns.measure(trial.here, tell):
+                for done in turns.measure(place, tell):
                     _conclude(done)
         except KeyboardInterrupt:
             if any(folder.rglob("trials/*")):
@@ -204,6 +210,25 @@ class Session:
         console.print(table)
         if page is not None:
             console.print(f"report: {_relative(page)}", soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def _place(cells: Sequence[Cell]) -> Iterator[Place]:
+    """Where the trials of these cells run.
+
+    Raises:
+        UsageError: they do not agree, or the cluster they ask for cannot be used.
+    """
+    asked = {cell.config.launcher for cell in cells}
+    if len(asked) > 1:
+        raise UsageError("launcher differs between the cells of the sweep; give it one value")
+    if all(one.place == "local" for one in asked):
+        yield trial.here
+        return
+    paths = [cell.config.paths for cell in cells]
+    folders = {folder.absolute() for one in paths for folder in (one.artifacts, one.runs)}
+    with cluster.connect(asked.pop().address, sorted(folders)) as nodes:
+        yield nodes.run
 
 
 def _conclude(done: Done) -> None:

@@ -110,3 +110,17 @@ def allocate(argument):
     block = bytearray(argument["bytes"])
     block[::4096] = b"x" * len(block[::4096])
     return {"grown": trial.peak_memory() - before, **trial.memory_by_kind()}
+
+
+def last(argument):
+    """Prepare, then measure for a known while."""
+    prepared = time.monotonic()
+    yield
+    time.sleep(argument["seconds"])
+    return trial.report(prepared=prepared, ended=time.monotonic())
+
+
+def hang_at_first(argument):
+    if not Path(argument["file"]).exists():
+        hang(argument)
+    return (yield from measure(argument))
