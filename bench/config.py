@@ -331,6 +331,16 @@ class TierConfig(Settings):
     memory: int | None = Field(ge=1, description="bytes of main memory; null: whatever there is")
 
 
+class LauncherConfig(Settings):
+    """Where trials run."""
+
+    place: Literal["local", "ray"] = Field(description="this machine, or the nodes of a Ray cluster")
+    address: str | None = Field(
+        pattern=r"^[^\s:/]+:\d+$",
+        description="host:port of the cluster; null: RAY_ADDRESS, or the one that this machine is in",
+    )
+
+
 class ObjectiveConfig(Settings):
     """What the cheapest configuration of a sweep must meet; null: no bound. It changes nothing measured."""
 
@@ -408,6 +418,7 @@ class ExperimentConfig(Settings):
     memory_limit: int | None = Field(ge=1, description="bytes of memory the engine may hold; null: no limit")
     tier: TierConfig
     trial: TrialConfig
+    launcher: LauncherConfig
     profiler: ProfilerConfig
     objective: ObjectiveConfig
     baseline: BaselineConfig
