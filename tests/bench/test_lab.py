@@ -37,6 +37,7 @@ def finished(plan):
     return {(m.name, *m.labels.values()): m for m in derive(frame(rows))}, end.value.value["facts"]
 
 
+@pytest.mark.slow
 def test_every_percentile_throughput_memory_and_recall_is_what_it_is_known_to_be(tmp_path):
     (plan,) = known_answers.plan(experiment(tmp_path)).plans
     found, _ = finished(plan)

@@ -26,6 +26,7 @@ from bench.trial import Measurement, Plan, Samples, Work
 METRICS: tuple[str, ...] = ("lab.error",)
 BOUND = 0.01  # relative error of a percentile that the number of samples may leave
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+_WARM_UP, _SLOWER = 500, 5.0  # operations before the rest, and how many times as long they take
 _K = 10
 
 Shares = npt.NDArray[np.float64]
@@ -71,7 +72,10 @@ def plan(experiment: Experiment) -> Work:
     planted = f"{settings.planted_bytes:,} bytes planted in a fresh process"
     conditions = {f"lab.error.memory {kind}": planted for kind in ("anonymous", "file_backed", "peak")}
     for name, distribution in DISTRIBUTIONS.items():
-        drawn = f"{samples_for(distribution):,} service times, one from each equal share of the distribution"
+        drawn = (
+            f"{samples_for(distribution):,} service times, one from each equal share of the distribution, "
+            f"after {_WARM_UP} that take {_SLOWER:g} times as long"
+        )
         conditions |= {f"lab.error.percentile {name} {percentile}": drawn for percentile in PERCENTILES}
         conditions[f"lab.error.throughput {name}"] = drawn
     return Work(
@@ -140,7 +144,8 @@ def samples_for(distribution: Distribution) -> int:
 def service_times(name: str, distribution: Distribution, random: np.random.Generator) -> Iterator[Samples]:
     """How far the figures of a made-up engine are from what its distribution says they are."""
     clock = VirtualClock()
-    times = draw(distribution, samples_for(distribution), random)
+    warm_up = _SLOWER * draw(distribution, _WARM_UP, random)
+    times = np.concatenate([warm_up, draw(distribution, samples_for(distribution), random)])
     samples = Samples("lab.service_time")
     for timed in time_each(clock.spend, times.tolist(), clock):
         samples.add(timed.seconds, timed.start)
