@@ -248,7 +248,9 @@ class LabConfig(Settings):
     )
     searches: int = Field(ge=20, description="timed single-query searches of a process; p50 needs 20")
     comparisons: int = Field(ge=1, description="A/A comparisons in each trial")
-    pairs: int = Field(ge=5, description="pairs of processes in a comparison; an interval needs at least 5")
+    pairs: int = Field(
+        ge=6, multiple_of=2, description="pairs of processes in a comparison, half of them in either order"
+    )
     grid_M: tuple[HnswM, ...] = Field(min_length=1, description="HNSW builds of the sweep")
     grid_efSearch: tuple[HnswEfSearch, ...] = Field(min_length=1, description="what each is searched with")
     grid_repeats: int = Field(ge=1, le=1000, description="processes for each of these groups")
