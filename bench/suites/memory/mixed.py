@@ -178,10 +178,11 @@ def _recalls(
     metric: str,
 ) -> dict[int, float]:
     """Recall at 10 of each search, by its place in the stream, against exact search of what was there."""
+    exact: Any = vectors.astype(np.float64)  # once, not for every query
     if metric == "cosine":
-        vectors, queries, metric = normalised(vectors), normalised(queries), "inner_product"
+        exact, metric = normalised(exact), "inner_product"
     asked = {operation.row for operation in todo if operation.kind == "search"}
-    away = {row: truth.distances(vectors, queries[row], metric) for row in asked}
+    away = {row: truth.distances(exact, queries[row], metric) for row in asked}
     there = np.arange(len(vectors)) < len(vectors) // 2
     recalls = {}
     for place, ((kind, row), one) in enumerate(zip(todo, done, strict=True)):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bench import quality, trial
 from bench.artifacts import Artifact
 from bench.suites.base import Experiment
+from bench.suites.judge import recalls_among
 from bench.suites.memory import build
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
@@ -213,14 +214,12 @@ class Judge:
 
     def filtered(self, share: float, allowed: npt.NDArray[np.int64], timed: list[Search]) -> Samples:
         """The timed filtered searches as samples, each with its recall among the allowed."""
-        rows = [search.row for search in timed]
-        candidates = np.asarray(self._vectors[allowed])
-        nearest = truth.exact_search(candidates, self._queries[rows], _FILTERED_K, self._metric)
+        queries = self._queries[[search.row for search in timed]]
+        found = [[int(id_) for id_ in search.ids] for search in timed]
+        recalls = recalls_among(self._vectors, allowed, queries, found, k=_FILTERED_K, metric=self._metric)
         samples = Samples("memory.filtered", share=f"{share:g}")
-        for search, near in zip(timed, nearest, strict=True):
-            exact = truth.distances(candidates[near], self._queries[search.row], self._metric)
-            recall = self._recalls(search.row, search.ids, np.sort(exact), _FILTERED_K)
-            samples.add(search.seconds, search.start, query=self._query_ids[search.row], **recall)
+        for search, recall in zip(timed, recalls, strict=True):
+            samples.add(search.seconds, search.start, query=self._query_ids[search.row], recall_at_10=recall)
         return samples
 
     def _recalls(self, row: int, ids: list[str], exact: npt.NDArray[Any], *ks: int) -> dict[str, Any]:
