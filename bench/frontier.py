@@ -197,9 +197,8 @@ def cheapest(points: Sequence[Point], objective: ObjectiveConfig) -> Choice | No
     proven = [point for point in valid if doubts.get(point.cell) == ()]
     likely = [point for point in valid if doubts.get(point.cell) and _inside(point, limits)]
     others = [point for point in valid if doubts.get(point.cell) and not _inside(point, limits)]
-    if not (
-        ranked := [min(group, key=lambda p: costs[p.cell]) for group in (proven, likely, others) if group]
-    ):
+    ranked = [min(group, key=lambda p: costs[p.cell]) for group in (proven, likely, others) if group]
+    if not ranked:
         return Choice("none", None)
     best, *rest = ranked
     if not proven:

@@ -16,6 +16,8 @@ from bench.record import RunRecord
 from bench.reports import answer, tables, units
 from bench.reports.tables import Table
 
+_MOST_LINES = 5  # on cells that are not valid; the others are counted
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -63,6 +65,8 @@ def headline(sweep: Sweep) -> str:
     if sweep.differences:
         both = " and ".join(sweep.differences)
         return f"{_cells(sweep)} measured, not comparable: they differ in {both}."
+    if not any(point.valid for point in sweep.points):
+        return f"{_cells(sweep)} measured, none of them valid: nothing can be concluded."
     if sweep.choice:
         return _chosen(sweep, sweep.choice)
     if not sweep.frontiers:
@@ -104,9 +108,11 @@ def standing(sweep: Sweep) -> list[str]:
             if (best := _best(sweep, axis))
         ]
     invalid = [point for point in sweep.points if not point.valid]
-    for point in invalid:
+    for point in invalid[:_MOST_LINES]:
         reasons = "; ".join(sweep.record(point).validity.reasons)
         said.append(f"Not valid, and left out: {configuration(sweep, point)}: {reasons}")
+    if len(invalid) > _MOST_LINES:
+        said.append(f"Not valid, and left out: {answer.count(len(invalid) - _MOST_LINES, 'more cell')}.")
     said += _unfit(sweep)
     said += [f"Failed: {shown(own) or 'the cell'}: {why}" for own, why in failed(sweep)]
     return [answer.printable(line) for line in said]

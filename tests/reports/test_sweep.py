@@ -156,6 +156,16 @@ def test_what_is_invalid_failed_or_unfit_is_said_and_wins_nothing(records: list[
         assert "index.M must divide 128" in text
 
 
+def test_where_no_cell_is_valid_nothing_is_concluded(records: list[RunRecord]) -> None:
+    noisy = Validity(valid=False, reasons=["machine too noisy in 5 of 5 trials"], notes=[])
+    made = over([record.model_copy(update={"validity": noisy}) for record in records], RECALL_95)
+    assert sweep.headline(made) == "6 cells measured, none of them valid: nothing can be concluded."
+    said = sweep.standing(made)
+    assert len([line for line in said if line.startswith("Not valid, and left out: index=")]) == 5
+    assert "Not valid, and left out: 1 more cell." in said
+    assert not sweep.winners(made)
+
+
 @pytest.mark.parametrize("render", [page, markdown.render_sweep])
 def test_every_cell_is_there_with_the_command_that_measures_it_again(
     records: list[RunRecord], render: object
