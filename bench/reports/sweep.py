@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,18 +118,14 @@ def standing(sweep: Sweep) -> list[str]:
 
 
 def _unfit(sweep: Sweep) -> Iterator[str]:
-    """What is not fit to be judged of recall, latency and size in valid cells, and why."""
-    latency = frontier.resolve(sweep.points, "latency")
-    doubted = Counter(
-        (axis, reason)
-        for point in sweep.points
-        for axis in ("recall", latency, "memory")
-        if point.valid and axis in point.measured
-        for reason in point.measured[axis].reasons
-    )
-    for (axis, reason), cells in doubted.items():
-        where = answer.count(cells, "cell")
-        yield f"Not fit to be judged: {_title(axis)} in {where}: {reason}."
+    """In how many valid cells recall, latency or size is not fit to be judged, and why in the first."""
+    for axis in ("recall", frontier.resolve(sweep.points, "latency"), "memory"):
+        measured = [point.measured[axis] for point in sweep.points if point.valid and axis in point.measured]
+        reasons = ["; ".join(metric.reasons) for metric in measured if metric.reasons]
+        if reasons:
+            where = f"{len(reasons)} of {answer.count(len(measured), 'cell')}"
+            first = "the first: " if len(set(reasons)) > 1 else ""
+            yield f"Not fit to be judged: {_title(axis)} in {where}; {first}{reasons[0]}."
 
 
 def failed(sweep: Sweep) -> list[tuple[tuple[str, ...], str]]:

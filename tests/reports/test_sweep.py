@@ -146,7 +146,7 @@ def test_what_is_invalid_failed_or_unfit_is_said_and_wins_nothing(records: list[
     made = over(changed, RECALL_95, FAILED)
     said = sweep.standing(made)
     assert "Not valid, and left out: index=flat: memory search, repeat 2, failed: killed" in said
-    assert "Not fit to be judged: p95 latency in 1 cell: the machine was noisy." in said
+    assert "Not fit to be judged: p95 latency in 1 of 5 cells; the machine was noisy." in said
     assert "Failed: index=pq index.M=7: index.M must divide 128, not 7" in said
     assert made.choice is not None
     assert made.choice.point is not None
