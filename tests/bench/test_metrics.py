@@ -34,8 +34,11 @@ def test_every_metric_of_the_contract_that_these_suites_give_is_in_the_table():
         "memory.cache.answered", "memory.cache.hit_rate",
         "memory.cache.latency.mean", "memory.cache.latency.p95",
         "memory.storage.write_rate", "memory.storage.read_rate", "memory.coding.recall_at_10",
+        "memory.mixed.latency.mean", "memory.mixed.recall_at_10", "memory.mixed.write_rate",
+        "memory.streaming.latency.mean", "memory.streaming.recall_at_10", "memory.streaming.write_rate",
+        "memory.streaming.bytes_per_vector", "query.filtered.latency.mean", "query.filtered.recall_at_10",
         "memory.coding.bytes_per_vector", "memory.peak", "query.throughput", "query.cache_hit_rate",
-        "query.ndcg_at_10", "query.recall_at_10",
+        "query.ndcg_at_10", "query.mrr_at_10", "query.recall_at_10",
     }  # fmt: skip
     assert latencies | others <= set(METRICS)
     assert all(metric.suite in ("memory", "query", "lab", "peers") for metric in METRICS.values())
