@@ -66,7 +66,9 @@ def main(argv: list[str]) -> int:
                 f"--resume FOLDER takes no more; {' '.join(arguments)} would change what was begun"
             )
         arguments = _begun(flags.resume)
-    elif not any(argument.startswith(("-", "+sweep=")) for argument in arguments):
+    elif any(argument.startswith("+sweep=") or argument in ("-m", "--multirun") for argument in arguments):
+        arguments = sweeper.left_to_cells(arguments)
+    elif not any(argument.startswith("-") for argument in arguments):
         # Before Hydra makes the run's folder, or writes into the one it is given.
         config.from_overrides(arguments)
         _refuse_used(arguments)
@@ -138,7 +140,7 @@ class Session:
                 cell = Cell(list(HydraConfig.get().overrides.task), folder, config.read(composed))
                 runs = self._measure([cell], folder)
         except Exception as error:
-            self._fail([], error)  # Hydra would add lines of its own
+            self._fail(error)  # Hydra would add lines of its own
             return
         for ended, made in runs:
             self._show(_answer(ended, made), terminal.table(made), ended / "report.html")
@@ -148,6 +150,8 @@ class Session:
         if self.flags.resume is None and (sweep.folder / "multirun.yaml").exists():
             raise UsageError(f"{sweep.folder} holds a sweep already; --resume goes on with it")
         cells = self._without_refused(sweep.cells)
+        if not cells:
+            return
         if not self.flags.dry_run:
             sweep.make_folder()
         runs = self._measure(cells, sweep.folder)
@@ -190,17 +194,21 @@ class Session:
         return runs
 
     def _without_refused(self, cells: Sequence[T | Refused]) -> list[T]:
-        """The cells that can be measured; the others' errors are said."""
-        for cell in cells:
-            if isinstance(cell, Refused):
-                self._fail(cell.overrides, cell.error)
+        """The cells that can be measured; the others' errors are said, each once."""
+        refused = [cell for cell in cells if isinstance(cell, Refused)]
+        alike: dict[str, list[Refused]] = {}
+        for cell in refused:
+            alike.setdefault(explain(cell.error)[0], []).append(cell)
+        for same in alike.values():
+            where = " ".join(same[0].overrides) if len(cells) > 1 else ""
+            self._fail(same[0].error, where if len(same) == 1 else f"{len(same)} of {len(cells)} cells")
+        self.failures += [Failure(cell.overrides, explain(cell.error)[0]) for cell in refused]
         return [cell for cell in cells if not isinstance(cell, Refused)]
 
-    def _fail(self, overrides: list[str], error: Exception) -> None:
+    def _fail(self, error: Exception, where: str = "") -> None:
         message, code = explain(error)
-        sys.stderr.write(f"bench: {': '.join([*([' '.join(overrides)] if overrides else []), message])}\n")
+        sys.stderr.write(f"bench: {where}{': ' if where else ''}{message}\n")
         self.codes.append(code)
-        self.failures.append(Failure(overrides, message))
 
     def _show(self, answer: object, table: RenderableType, page: Path | None = None) -> None:
         if self.flags.json:

@@ -22,7 +22,7 @@ from bench.trial import Cell, Kept, Plan, Task
 CONFIG = TrialConfig(repeats=1, seed=7, threads=1, timeout=60.0, memory=None, cores=None, noise=None)
 SWEEP = [
     "-m", "+profile=smoke", "suites=[memory]", "suite.memory.parts=[search]", "dataset=synthetic",
-    "dataset.vectors=1000", "dataset.clusters=50", "dataset.queries=100", "trial.repeats=2",
+    "dataset.vectors=1000", "dataset.clusters=50", "dataset.queries=100", "trial.repeats=1",
     "index=flat,hnsw",
 ]  # fmt: skip
 SETTINGS = {
@@ -41,7 +41,9 @@ def nodes():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SETTINGS.items():
             patch.setenv(name, value)  # some are read when Ray is imported
-        started = pytest.importorskip("ray.cluster_utils", reason="needs ray (extra cluster)").Cluster()
+        from ray.cluster_utils import Cluster
+
+        started = Cluster()
         try:
             started.add_node(**alike, include_dashboard=False, _system_config=quick)
             started.add_node(**alike)
@@ -109,7 +111,7 @@ def test_a_sweep_over_a_cluster_gives_what_it_gives_here(nodes, tmp_path):
         assert spread.validity.valid
         assert untimed(spread) == untimed(local)
         took_part |= {trial.facts["node"] for trial in spread.trials}
-    assert len(took_part) == 2
+    assert len(took_part) == 2  # a trial each
     assert not list(tmp_path.rglob(".seen-*"))
 
 
@@ -165,7 +167,7 @@ def test_the_trial_of_a_lost_node_goes_to_another_and_after_two_losses_it_failed
         hangs = ("hang", {"file": str(tmp_path / "second")})
         ((_, failed),) = found.run(tasks(hangs))
         assert failed.trial.reason == f"both nodes that ran it were lost: {lost.name}, then {left.name}"
-        assert is_gone(int((tmp_path / "second").read_text()))
+        assert all(is_gone(int((tmp_path / file).read_text())) for file in ("first", "second"))
         with pytest.raises(MeasurementError, match=r"no node of the cluster is left; 2 trials have not run"):
             list(found.run(tasks(("measure", {}), ("measure", {}))))
 
@@ -179,6 +181,22 @@ def test_where_no_cluster_answers_that_is_said_in_time(tmp_path):
         cluster.connect("127.0.0.1:1", [tmp_path], patience=3.0),
     ):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["launcher.place=local,ray"], "launcher differs between the cells of the sweep"),
+        (["launcher.address=nowhere"], "launcher.address = 'nowhere': string should match"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_in_one_line(tmp_path, asked, said):
+    ended = bench(tmp_path, *SWEEP[:-1], *asked)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert said in ended.stderr
+    assert not list(tmp_path.rglob("record.json"))
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch, tmp_path):
