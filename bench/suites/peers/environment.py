@@ -22,7 +22,7 @@ import bench
 import brein
 
 # What importing a child's function takes, as pip names it; neither torch nor FAISS.
-LIGHT = ("cachetools", "h5py", "numpy", "pooch", "psutil", "pydantic", "pyyaml")
+LIGHT = ("cachetools", "h5py", "numpy", "pooch", "psutil", "pydantic", "pyyaml", "threadpoolctl")
 _INSIDE = "BENCH_PEER_ENVIRONMENT"
 
 
