@@ -17,6 +17,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -25,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.errors import UsageError
 
 MOST_CELLS = 10_000  # more is a slip of the keyboard
+_OF_THE_SWEEP = ("hydra.", "hydra/", "paths.", "name=", "+", "~", "-")
 
 
 class GridSweeper(Sweeper):
@@ -79,7 +81,8 @@ def combine(grids: Sequence[Mapping[str, Any]], given: Mapping[str, Sequence[str
             if len(cells) > MOST_CELLS:
                 raise UsageError(f"the sweep has more than {MOST_CELLS:,} cells; give fewer values")
     if not cells:
-        asked = ", ".join(text for texts in given.values() for text in texts)
+        own = {key for grid in grids for key in grid}
+        asked = ", ".join(text for key, texts in given.items() if key in own for text in texts)
         raise UsageError(f"no grid of the sweep agrees with {asked}; `+sweep=` presets are in conf/sweep/")
     return [list(cell) for cell in cells]
 
@@ -98,6 +101,30 @@ def _choices(grid: Mapping[str, Any], given: Mapping[str, Sequence[str]]) -> lis
 
 def _text(key: str, value: Any) -> str:
     return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def left_to_cells(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep, with single values written as sweeps of one.
+
+    Hydra composes the arguments of a sweep once without those that sweep, and there `index.efSearch=64` does
+    not fit, if it is the sweep that chooses an index which has it. What the sweep's folder depends on stays.
+    """
+    parser = OverridesParser.create()
+    return [
+        argument if argument.startswith(_OF_THE_SWEEP) else _sweep_of_one(argument, parser)
+        for argument in arguments
+    ]
+
+
+def _sweep_of_one(argument: str, parser: OverridesParser) -> str:
+    key, _, value = argument.partition("=")
+    one = f"{key}=choice({value})"
+    try:
+        sweeps = parser.parse_override(argument).is_sweep_override()
+        parser.parse_override(one)
+    except HydraException:
+        return argument  # Hydra says what is wrong with it
+    return argument if sweeps else one
 
 
 def arguments(hydra: Path) -> list[str]:

@@ -85,3 +85,12 @@ def test_every_cell_sets_what_one_grid_has_and_none_comes_twice(grids):
             )
             for grid in grids
         )
+
+
+def test_single_values_are_left_to_the_cells_and_what_the_folder_depends_on_is_not():
+    given = ["+profile=smoke", "paths.runs=x", "name=a", "hydra.sweep.dir=y", "-m", "a=1,2", "a=choice(1,2)"]
+    assert sweeper.left_to_cells(given) == given
+    assert sweeper.left_to_cells(["index=hnsw", "index.efSearch=9", "suites=[memory]", "a='b, c'"]) == [
+        "index=choice(hnsw)", "index.efSearch=choice(9)", "suites=choice([memory])", "a=choice('b, c')"
+    ]  # fmt: skip
+    assert sweeper.left_to_cells(["what is this"]) == ["what is this"]
