@@ -63,7 +63,8 @@ class Participant:
         """Why it cannot take part, or None."""
         metric = experiment.config.index.metric
         if missing := self.facts["missing"]:
-            return f"needs {', '.join(missing)} (pip install 'brein-lab[peers]')"
+            where = "'brein-lab[peers]'" if self.config.python is None else f"them for {self.config.python}"
+            return f"needs {', '.join(missing)} (pip install {where})"
         if self.facts["kind"] == "text" and not isinstance(experiment.dataset, TextDataset):
             return "needs a data set of texts, such as dataset=pydocs_small"
         if self.facts["kind"] == "vectors" and metric not in self.facts["metrics"]:

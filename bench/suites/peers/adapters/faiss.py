@@ -15,7 +15,6 @@ from brein.records import FloatArray
 class Faiss(VectorPeer):
     """Build: `factory`, what `faiss.index_factory` reads, and FAISS's parameters. Search: likewise."""
 
-    NEEDS = ("faiss-cpu",)
     SAVES = True
 
     def build(self, vectors: FloatArray, metric: str, parameters: Parameters) -> None:
