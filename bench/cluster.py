@@ -103,7 +103,10 @@ class Cluster:
                 node, task = free.popleft(), waiting.popleft()
                 running[node.worker.run.remote(_text(task))] = node, task
             if not running:
-                raise MeasurementError(f"no node of the cluster is left; {len(waiting)} trials have not run")
+                raise MeasurementError(
+                    f"no node of the cluster is left; {len(waiting)} trials have not run: start Ray on the nodes "
+                    "again, then go on with --resume FOLDER"
+                )
             (first,), _ = ray.wait(list(running))
             node, task = running.pop(first)
             try:
@@ -150,7 +153,7 @@ def connect(address: str | None, folders: Sequence[Path], patience: float = 60.0
 
 
 def _check_answers(address: str | None, patience: float) -> None:
-    """In a process of its own: where no cluster answers, Ray waits for minutes and then ends the process."""
+    """In a process of its own: where no cluster answers, Ray tries for minutes and cannot be stopped."""
     join = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     try:
         subprocess.run(
