@@ -104,8 +104,8 @@ class Cluster:
                 running[node.worker.run.remote(_text(task))] = node, task
             if not running:
                 raise MeasurementError(
-                    f"no node of the cluster is left; {len(waiting)} trials have not run: start Ray on the nodes "
-                    "again, then go on with --resume FOLDER"
+                    f"no node of the cluster is left; {len(waiting)} trials have not run: start Ray on the "
+                    "nodes again, then go on with --resume FOLDER"
                 )
             (first,), _ = ray.wait(list(running))
             node, task = running.pop(first)
