@@ -31,9 +31,9 @@ class _Setting:
 
     @cached_property
     def p50(self) -> dict[int, float | None]:
-        """Each process's median latency after its warm-up, in seconds."""
-        values = {int(str(n)): rows["value"].to_numpy() for n, rows in self.rows.groupby("repeat")}
-        return {repeat: stats.percentile(v[stats.steady_from(v) or 0 :], 0.5) for repeat, v in values.items()}
+        """Each process's median latency, in seconds."""
+        groups = self.rows.groupby("repeat")["value"]
+        return {int(str(repeat)): stats.percentile(values.to_numpy(), 0.5) for repeat, values in groups}
 
     @cached_property
     def recall(self) -> float:

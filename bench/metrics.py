@@ -264,7 +264,6 @@ _WARMS_UP = {
     ("lab.service_time", None),
     ("memory.search", None),
     ("memory.shards", None),
-    ("peers.search", None),
     ("query.search", "cold"),
 }
 METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_LAB, *_PEERS)}

@@ -25,7 +25,7 @@ CASES = {
     "scann": ({"num_leaves": 10, "reorder": 400}, {"leaves_to_search": 10}),
     "pgvector": ({"m": 16, "ef_construction": 100, "dsn": None}, {"ef_search": 400}),
     "http": ({"url": "to be told", "careful": True}, {"width": 3}),
-    "brein_engine": ({"index": {"kind": "IndexFlat"}}, {}),
+    "brein_engine": ({"index": GRAPH}, {"efSearch": 400}),
     "txtai": ({}, {}),
     "chromadb": ({"max_neighbors": 16, "ef_construction": 100, "ef_search": 400}, {}),
     "llama_index": ({}, {}),
@@ -202,8 +202,10 @@ def test_text_in_the_nearest_rows_out(name):
     words = ["tree", "violin", "river", "engine", "cloud", "stone", "letter", "garden", "mirror", "window"]
     texts = [f"{words[n % 10]} {words[n // 10]} number {n}" for n in range(100)]
     peer = made(name)
-    peer.build(texts, embedder.embed, CASES[name][0])
+    build, setting = CASES[name]
+    peer.build(texts, embedder.embed, build)
     try:
+        peer.tune(setting)
         asked = texts[7::9]
         for text, row in zip(asked, range(7, 100, 9), strict=True):
             found = list(peer.search(text, K))

@@ -23,7 +23,7 @@ from bench.config import PeerConfig
 from bench.errors import BenchError, UsageError
 from bench.machine import compute_threads, describe, faiss
 from bench.suites.base import Experiment
-from bench.suites.peers.measure import BATCH
+from bench.suites.peers.measure import BATCH, WARM_UP
 from bench.trial import Plan, Samples, Work
 from bench.workload import embeddings, truth
 from bench.workload.dataset import TextDataset
@@ -204,8 +204,8 @@ def _of_vectors(
     settings = experiment.config.suite.peers
     condition = (
         f"{settings.searches:,} searches for {settings.k} neighbours with each setting, over {queries:,} "
-        f"queries, among {vectors.count:,} vectors; then {min(BATCH, queries):,} queries in one call, for "
-        f"{settings.batch_seconds:g} s; {when}{_with_versions(one)}"
+        f"queries, among {vectors.count:,} vectors, after {WARM_UP} to warm up; then {min(BATCH, queries):,} "
+        f"queries in one call, for {settings.batch_seconds:g} s; {when}{_with_versions(one)}"
     )
     trials = [Plan("peers", one.name, "bench.suites.peers.measure:search", argument)]
     return Work(trials, known, {f"peers.search {one.name}": condition})
@@ -231,8 +231,8 @@ def _of_text(experiment: Experiment, one: Participant, shared: Mapping[str, Any]
     settings = experiment.config.suite.peers
     condition = (
         f"{settings.searches:,} searches for {settings.k} hits, over {len(dataset.queries):,} queries, among "
-        f"{len(dataset.documents):,} documents; built in each process of documents embedded before"
-        f"{_with_versions(one)}"
+        f"{len(dataset.documents):,} documents, after {WARM_UP} to warm up; built in each process of "
+        f"documents embedded before{_with_versions(one)}"
     )
     trials = [Plan("peers", one.name, "bench.suites.peers.measure:ask", argument)]
     return Work(trials, conditions={f"peers.search {one.name}": condition})

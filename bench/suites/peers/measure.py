@@ -31,6 +31,7 @@ from brein.config import EngineConfig
 from brein.records import FloatArray
 
 BATCH = 100  # queries in one call, where there are so many
+WARM_UP = 50  # searches that are not timed, before those that are, with each setting
 AS_BUILT = "as built"  # the setting of a peer whose searches have no parameters
 _JUDGED = 10  # recall's k
 Request = TypeVar("Request")
@@ -108,6 +109,8 @@ def search(argument: dict[str, Any]) -> Measurement:
     for setting in _settings(argument):
         labels = {**argument["labels"], "setting": _text(setting)}
         peer.tune(setting)
+        for row in order[-WARM_UP:]:
+            peer.search(queries[row][None], k)
         timed = time_each(lambda query: peer.search(query, k)[0], (queries[row][None] for row in order))
         batches = Samples("peers.batch", **labels)
         for one in _repeated(lambda: peer.search(batch, k), argument["settings"]["batch_seconds"]):
@@ -148,6 +151,8 @@ def ask(argument: dict[str, Any]) -> Measurement:
     for setting in _settings(argument):
         labels = {**argument["labels"], "setting": _text(setting)}
         peer.tune(setting)
+        for row in order[-WARM_UP:]:
+            peer.search(texts[row], k)
         timed = time_each(lambda text: np.asarray(peer.search(text, k)), (texts[row] for row in order))
         samples.append(judge.samples(order, timed, labels))
     samples += _memory(peer, before, argument["labels"])

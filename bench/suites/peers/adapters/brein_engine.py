@@ -27,6 +27,11 @@ class BreinEngine(TextPeer):
         documents = [Document(str(row), text) for row, text in enumerate(texts)]
         self._engine.ingest(documents, embed(texts))
 
+    def tune(self, setting: Parameters) -> None:
+        """Change what acts at search time, such as nprobe."""
+        index = self._engine.config.index.model_dump(mode="json")
+        self._engine.retune(EngineConfig.model_validate({"index": {**index, **setting}}).index)
+
     def search(self, text: str, k: int) -> list[int]:
         """The nearest rows."""
         return [int(hit.id) for hit in self._engine.search(self._embed([text])[0], k)]
