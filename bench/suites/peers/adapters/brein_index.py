@@ -30,10 +30,8 @@ class BreinIndex(VectorPeer):
 
     def search(self, queries: FloatArray, k: int) -> IntArray:
         """The nearest rows."""
-        rows = np.full((len(queries), k), -1, dtype=np.int64)
-        for row, ids in zip(rows, self._index.search(queries, k).ids, strict=True):
-            row[: len(ids)] = [int(id_) for id_ in ids]
-        return rows
+        found = self._index.search(queries, k).ids
+        return np.array([[int(id_) for id_ in ids] + [-1] * (k - len(ids)) for ids in found])
 
     def save(self, folder: Path) -> None:
         """Write the index."""
