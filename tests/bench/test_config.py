@@ -50,15 +50,6 @@ def test_every_popularity_composes_and_keeps_to_its_own_settings(popularity):
             config.from_overrides([f"popularity={popularity}", *path, "popularity.drift=0.1"])
 
 
-@pytest.mark.parametrize("part", ["search", "cache", "shards"])
-def test_an_option_of_one_part_is_the_memory_suite_with_that_part_alone(part):
-    whole, alone = (
-        config.from_overrides([f"suite=[{suite},query,lab,peers]"]).suite.memory
-        for suite in ("memory", f"memory_{part}")
-    )
-    assert alone == whole.model_copy(update={"parts": (part,)})
-
-
 @pytest.mark.parametrize(
     ("tier", "preset"),
     [("minimum", "memory_constrained"), ("recommended", "smoke"), ("high", "large_dataset")],
