@@ -9,6 +9,7 @@ import numpy as np
 from bench import quality
 from bench.workload import truth
 from bench.workload.dataset import IntArray
+from bench.workload.truth import Mask
 from brein.records import FloatArray
 
 
@@ -26,13 +27,43 @@ def recalls_among(
     `vectors` is float32 (n, d), `among` int64 of row numbers, `queries` float32 (m, d), `found` m lists of
     row numbers, of which -1 and those not in `among` never count.
     """
-    candidates = np.asarray(vectors[among])
-    nearest = truth.exact_search(candidates, queries, k, metric)
-    recalls = []
-    for query, rows, near in zip(queries, found, nearest, strict=True):
-        there = [row for row in rows if row >= 0]
-        allowed = np.isin(there, among)
-        away = np.where(allowed, truth.distances(vectors[there], query, metric), np.inf)
-        exact = np.sort(truth.distances(candidates[near], query, metric))
-        recalls.append(quality.neighbour_recall(there, away.tolist(), exact.tolist(), k))
-    return recalls
+    nearest = among[truth.exact_search(np.asarray(vectors[among]), queries, k, metric)]
+    there = np.zeros(len(vectors), dtype=np.bool_)
+    there[among] = True
+    return [
+        _recall(vectors, there, query, rows, near, k=k, metric=metric)
+        for query, rows, near in zip(queries, found, nearest, strict=True)
+    ]
+
+
+def recalls_at_the_time(
+    vectors: FloatArray,
+    there: Mask,
+    queries: FloatArray,
+    found: Sequence[Sequence[int]],
+    *,
+    k: int,
+    metric: str,
+) -> list[float]:
+    """The same where each query has rows of its own: `there`, bool (m, n), says which."""
+    nearest = truth.exact_search(vectors, queries, k, metric, among=there)
+    return [
+        _recall(vectors, mask, query, rows, near[mask[near]], k=k, metric=metric)
+        for mask, query, rows, near in zip(there, queries, found, nearest, strict=True)
+    ]
+
+
+def _recall(
+    vectors: FloatArray,
+    there: Mask,
+    query: FloatArray,
+    found: Sequence[int],
+    nearest: IntArray,
+    *,
+    k: int,
+    metric: str,
+) -> float:
+    rows = [row for row in found if row >= 0]
+    away = np.where(there[rows], truth.distances(vectors[rows], query, metric), np.inf)
+    exact = np.sort(truth.distances(vectors[nearest], query, metric))
+    return quality.neighbour_recall(rows, away.tolist(), exact.tolist(), k)

@@ -27,6 +27,7 @@ TOLERANCE = 1e-5  # between the two, relative to the farthest of the neighbours:
 _BLOCK, _QUERIES = 8_192, 1_000  # compared at once: 200 MB of distances and their order
 
 Doubles = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 def wanted(vectors: str, metric: str, published: bool) -> Artifact:
@@ -100,29 +101,38 @@ def has_gpu() -> bool:
 
 
 def exact_search(
-    vectors: FloatArray, queries: FloatArray, k: int, metric: str, device: str | None = None
+    vectors: FloatArray,
+    queries: FloatArray,
+    k: int,
+    metric: str,
+    device: str | None = None,
+    *,
+    among: Mask | None = None,
 ) -> IntArray:
     """Rows of the `k` nearest vectors of each query, nearest first: int64 (m, min(k, n)).
 
     In blocks of matrix products in float64: |x|² − 2 q·x for l2, which in float32 would cancel to noise where
     vectors lie far from the origin beside their distances. By NumPy, or by PyTorch on a `device` of its own.
+    `among`, bool (m, n), says which rows each query may find; where they are fewer than `k`, others follow.
     """
-    parts = [
-        _exact_search(vectors, queries[start : start + _QUERIES], k, metric, device)
-        for start in range(0, len(queries), _QUERIES)
-    ]
+    parts = []
+    for start in range(0, len(queries), _QUERIES):
+        rows = slice(start, start + _QUERIES)
+        mask = None if among is None else among[rows]
+        parts.append(_exact_search(vectors, queries[rows], k, metric, device, among=mask))
     return np.concatenate(parts)
 
 
 def _exact_search(
-    vectors: FloatArray, queries: FloatArray, k: int, metric: str, device: str | None
+    vectors: FloatArray, queries: FloatArray, k: int, metric: str, device: str | None, *, among: Mask | None
 ) -> IntArray:
     asked = _doubles(queries, metric)
     best_rows = np.empty((len(queries), 0), dtype=np.int64)
     best = np.empty((len(queries), 0))
     nearest = partial(_nearest_on, device) if device else _nearest
     for start, block in _blocks(vectors, metric):
-        found, near = nearest(block, asked, min(k, len(block)), metric)
+        mask = None if among is None else among[:, start : start + len(block)]
+        found, near = nearest(block, asked, min(k, len(block)), metric, among=mask)
         best, best_rows = np.hstack([best, found]), np.hstack([best_rows, near + start])
         order = np.argsort(best, axis=1, kind="stable")[:, :k]
         best, best_rows = np.take_along_axis(best, order, 1), np.take_along_axis(best_rows, order, 1)
@@ -143,18 +153,24 @@ def _doubles(vectors: FloatArray, metric: str) -> Doubles:
     return doubles
 
 
-def _nearest(block: Doubles, queries: Doubles, k: int, metric: str) -> tuple[Doubles, IntArray]:
+def _nearest(
+    block: Doubles, queries: Doubles, k: int, metric: str, *, among: Mask | None
+) -> tuple[Doubles, IntArray]:
     found = _matrix(block, queries, metric)
+    if among is not None:
+        found[~among] = np.inf
     near = np.argpartition(found, k - 1, axis=1)[:, :k]
     return np.take_along_axis(found, near, 1), near
 
 
 def _nearest_on(
-    device: str, block: Doubles, queries: Doubles, k: int, metric: str
+    device: str, block: Doubles, queries: Doubles, k: int, metric: str, *, among: Mask | None
 ) -> tuple[Doubles, IntArray]:
     import torch
 
     found = _matrix(torch.from_numpy(block).to(device), torch.from_numpy(queries).to(device), metric)
+    if among is not None:
+        found[torch.from_numpy(~among).to(device)] = torch.inf
     best, near = torch.topk(found, k, dim=1, largest=False)
     return best.cpu().numpy(), near.cpu().numpy()
 

@@ -44,6 +44,22 @@ def test_pytorch_finds_the_same_neighbours_as_numpy(metric, device):
 METRICS = ("cosine", "inner_product", "l2")
 
 
+@pytest.mark.parametrize("device", [None, pytest.param("cpu", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("metric", METRICS)
+def test_each_query_finds_only_what_it_may_and_the_nearest_of_it(metric, device):
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(9_000, 4)).astype(np.float32)  # more than one block
+    queries = random.normal(size=(1_100, 4)).astype(np.float32)  # and more queries than go together
+    among = random.random((len(queries), len(vectors))) < 0.01
+    among[7] = False
+    among[7, [5, 8_999]] = True
+    found = truth.exact_search(vectors, queries, 10, metric, device, among=among)
+    for row in (0, 7, 1_099):
+        there = np.flatnonzero(among[row])
+        nearest = there[np.argsort(truth.distances(vectors[there], queries[row], metric))][:10]
+        assert found[row].tolist()[: len(nearest)] == nearest.tolist()
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_brute_force_agrees_with_exact_search_and_with_no_other(metric):
     random = np.random.default_rng(0)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from bench import quality, trial
+from bench import trial
 from bench.artifacts import Artifact
 from bench.suites.base import Experiment
+from bench.suites.judge import recalls_at_the_time
 from bench.suites.memory import build
 from bench.timing import Timed, time_each
 from bench.trial import Measurement, Plan, Samples, Work
-from bench.workload import truth
+from bench.workload.truth import Mask
 from brein import EngineConfig, index
-from brein.index import Index, normalised
+from brein.index import Index
 from brein.records import FloatArray
 
 METRICS: tuple[str, ...] = ("memory.mixed",)
 _WARM_UP = 100  # queries of the search that comes first, untimed
+_TOGETHER = 200  # searches judged at once, each with its own flags of what was there
 
 
 class Operation(NamedTuple):
@@ -178,19 +181,23 @@ def _recalls(
     metric: str,
 ) -> dict[int, float]:
     """Recall at 10 of each search, by its place in the stream, against exact search of what was there."""
-    exact: Any = vectors.astype(np.float64)  # once, not for every query
-    if metric == "cosine":
-        exact, metric = normalised(exact), "inner_product"
-    asked = {operation.row for operation in todo if operation.kind == "search"}
-    away = {row: truth.distances(exact, queries[row], metric) for row in asked}
-    there = np.arange(len(vectors)) < len(vectors) // 2
-    recalls = {}
-    for place, ((kind, row), one) in enumerate(zip(todo, done, strict=True)):
+    searches = _searches(todo, len(vectors))
+    recalls: dict[int, float] = {}
+    while together := list(islice(searches, _TOGETHER)):
+        places = [place for place, _ in together]
+        there = np.array([rows for _, rows in together])
+        asked = queries[[todo[place].row for place in places]]
+        found = [[int(id_) for id_ in done[place].given] for place in places]
+        judged = recalls_at_the_time(vectors, there, asked, found, k=10, metric=metric)
+        recalls.update(zip(places, judged, strict=True))
+    return recalls
+
+
+def _searches(todo: Sequence[Operation], rows: int) -> Iterator[tuple[int, Mask]]:
+    """The place of each search in the stream, and which of the rows were there then: bool (rows,)."""
+    there = np.arange(rows) < rows // 2
+    for place, (kind, row) in enumerate(todo):
         if kind == "search":
-            now = np.where(there, away[row], np.inf)
-            best = np.sort(np.partition(now, 9)[:10]).tolist()
-            found = [int(id_) for id_ in one.given]
-            recalls[place] = quality.neighbour_recall(found, now[found].tolist(), best, 10)
+            yield place, there.copy()
         else:
             there[row] = kind == "insert"
-    return recalls
