@@ -303,7 +303,7 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
     if len(values) < repeats:
         if metric.quantile is None:
             return None  # the series carries no such observation, as a warm pass has no quality
-        reason = _too_few(metric.quantile, len(rows) // repeats)
+        reason = _too_few(metric.quantile, int(rows.groupby("repeat").size().min()))
     elif metric.quality is not None:
         per_query = rows.groupby("query")[metric.quality].mean().dropna().to_numpy(dtype=np.float64)
         value, interval = float(per_query.mean()), stats.bootstrap_interval(per_query)
@@ -341,4 +341,5 @@ def _steady(rows: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
 
 
 def _too_few(quantile: float, samples: int) -> str:
+    """Why a percentile is not shown, by the `samples` of the process that has the fewest."""
     return f"{samples:,} of the {stats.samples_needed(quantile):,} samples a process this percentile needs"

@@ -16,6 +16,8 @@ LEAST_PROCESSES = 5  # for an interval over processes
 _RESAMPLES = 10_000
 _BATCH = 5  # values whose median stands for them where a trend is looked for
 _LEAST_BATCHES = 20  # fewer let noise pass for a trend: one series in ten of ten batches
+# Normal noise passes 2σ for a warm-up, which loses little, and 3σ for unrest, which costs the whole series.
+_WARM_UP, _UNSETTLED = 0.0455, 0.0027
 _SAME_LEVEL = 0.05  # levels so close are one: what the lab can tell apart over a usual number of processes
 
 Values = npt.NDArray[np.float64] | Sequence[float]
@@ -87,8 +89,10 @@ def steady_from(values: Values) -> int | None:
     """Where a series in the order it was taken becomes steady; None where it never settles.
 
     MSER-5 (White 1997, Simulation 69(6)), robust against outliers: of the medians of batches of five, drop
-    the leading ones whose loss narrows the standard error of the rest's mean the most, half at most. The rest
-    has settled where the medians of its two halves differ by at most 5%, or by no more than their noise.
+    the leading ones whose loss narrows the standard error of the rest's mean the most, half at most; but none
+    where they are on the rest's own level, as they are when a burst amid them was all there was to lose.
+    The rest has settled where its two halves are on one level. Two levels are one where the medians differ by
+    at most 5%, or where ranks (Mann and Whitney's test, which asks for no distribution) find no difference.
     A lone outlier is noise, not warm-up, except at the start of what is left: there it is dropped, too.
     Fewer than 100 values show no trend: nothing is dropped.
     """
@@ -98,8 +102,11 @@ def steady_from(values: Values) -> int | None:
         return 0
     medians = np.median(array[: batches * _BATCH].reshape(batches, _BATCH), axis=1)
     dropped = _mser(medians)
-    if not _has_settled(medians[dropped:]):
+    first, second = np.array_split(medians[dropped:], 2)
+    if not _are_on_one_level(first, second, _UNSETTLED):
         return None
+    if dropped and _are_on_one_level(medians[:dropped], medians[dropped:], _WARM_UP):
+        dropped = 0
     rest = array[dropped * _BATCH :]
     q1, q3 = np.quantile(rest, [0.25, 0.75])
     usual = (rest >= q1 - 3 * (q3 - q1)) & (rest <= q3 + 3 * (q3 - q1))  # Tukey's outer fences
@@ -114,10 +121,13 @@ def _mser(values: npt.NDArray[np.float64]) -> int:
     return int(np.argmin(((square - mean**2) / left)[: len(values) // 2 + 1]))
 
 
-def _has_settled(values: npt.NDArray[np.float64]) -> bool:
-    first, second = np.array_split(values, 2)
+def _are_on_one_level(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], significance: float
+) -> bool:
+    """Whether the medians are as good as equal, or a rank test at this significance tells nothing apart."""
+    from scipy import stats
+
     levels = float(np.median(first)), float(np.median(second))
-    deviations = np.abs(np.concatenate([first - levels[0], second - levels[1]]))
-    # For normal noise σ is 1.4826 median absolute deviations, and a median's error √(π/2) of a mean's.
-    error = 1.4826 * np.median(deviations) * np.sqrt(np.pi / 2 * (1 / len(first) + 1 / len(second)))
-    return bool(abs(levels[0] - levels[1]) <= max(_SAME_LEVEL * abs(levels[1]), 3 * error))
+    if abs(levels[0] - levels[1]) <= _SAME_LEVEL * abs(levels[1]):
+        return True
+    return bool(stats.mannwhitneyu(first, second, method="asymptotic").pvalue > significance)

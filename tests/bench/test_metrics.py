@@ -71,6 +71,13 @@ def test_too_few_samples_give_a_reason_instead_of_a_value():
     assert p99.reason == "999 of the 1,000 samples a process this percentile needs"
 
 
+def test_the_process_with_the_fewest_samples_left_is_the_reason():
+    samples = with_warm_up("memory.search") + rows("memory.search", np.ones(2000), 1)
+    p99 = find(samples, "memory.search.latency.p99")
+    assert p99.value is None
+    assert p99.reason == f"{600 - p99.cut} of the 1,000 samples a process this percentile needs"
+
+
 def test_too_few_processes_give_a_value_without_an_interval():
     samples = [row for repeat in range(3) for row in rows("memory.search", np.ones(30), repeat)]
     mean = find(samples, "memory.search.latency.mean")

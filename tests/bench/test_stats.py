@@ -129,10 +129,40 @@ def test_lone_outliers_are_not_cut_unless_they_come_first():
     assert stats.steady_from(values) == 2
 
 
-def test_a_burst_amid_a_steady_series_is_noise():
-    values = noise(1000)
-    values[600:700] *= 1.5
-    assert stats.steady_from(values) is not None
+@pytest.mark.parametrize("start", [200, 400, 600, 850])
+def test_a_burst_amid_a_steady_series_is_noise_wherever_it_comes(start):
+    for seed in range(20):
+        values = noise(1000, seed)
+        values[start : start + 60] *= 1.5
+        assert stats.steady_from(values) is not None
+        assert stats.steady_from(values) <= 10
+
+
+SHAPES = {
+    "log-normal": lambda random, count: random.lognormal(0, 1, count),
+    "Pareto": lambda random, count: 1 + random.pareto(1.5, count),
+    "two equal modes": lambda random, count: np.where(random.random(count) < 0.5, 1, 4) * 1.0,
+    "a rare mode": lambda random, count: np.where(random.random(count) < 0.1, 10, 1) * 1.0,
+    "a pause now and then": lambda random, count: (
+        random.lognormal(0, 0.05, count) * np.where(np.arange(count) % 50 == 25, 10, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("count", [200, 2000])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_distribution_passes_for_a_warm_up_or_for_unrest(shape, count):
+    made = [SHAPES[shape](np.random.default_rng(seed), count) for seed in range(100)]
+    cuts = [stats.steady_from(values) for values in made]
+    assert cuts.count(None) <= 2
+    assert np.mean([cut for cut in cuts if cut is not None]) <= 0.02 * count
+    for quantile in (0.5, 0.95):
+        shifts = [
+            np.quantile(values[cut:], quantile) / np.quantile(values, quantile)
+            for values, cut in zip(made, cuts, strict=True)
+            if cut is not None
+        ]
+        assert np.mean(shifts) == pytest.approx(1, abs=0.02)
 
 
 def test_too_short_a_series_shows_no_trend():
