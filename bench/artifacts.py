@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import statistics
@@ -28,7 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,7 +134,8 @@ class Store:
 
     def stored(self) -> list[Stored]:
         """Every artifact, by kind, the least recently used first."""
-        found = [_describe(folder) for folder in self.root.glob("*/*") if _KEY.fullmatch(folder.name)]
+        folders = [folder for folder in self.root.glob("*/*") if _KEY.fullmatch(folder.name)]
+        found = [one for folder in folders if (one := _describe(folder)) is not None]
         return sorted(found, key=lambda one: (one.kind, one.last_used, one.key))
 
     def in_use(self, stored: Stored) -> bool:
@@ -149,14 +151,14 @@ class Store:
         kind: str | None = None,
         dry_run: bool = False,
     ) -> Pruned:
-        """Remove artifacts, the least recently used first, and what killed processes left behind.
+        """Remove artifacts, damaged ones first, then the least recently used; and what killed processes left.
 
         Those go that are damaged, that nobody used since `unused_since` (seconds since 1970), and those
         without which all take at most `max_bytes`; of these only those of `kind`, and never one in use.
         """
         pruned, stored = Pruned([], []), self.stored()
         total = sum(one.bytes for one in stored)
-        for one in sorted(stored, key=lambda one: one.last_used):
+        for one in sorted(stored, key=lambda one: (one.damage is None, one.last_used)):
             if kind not in (None, one.kind):
                 keep, reason = True, "of another kind"
             elif one.damage:
@@ -239,7 +241,7 @@ class Store:
     def _remove(self, folder: Path, dry_run: bool) -> bool:
         """Remove an artifact unless it is in use; a crash midway leaves what counts as damaged."""
         with _alone(self._lock(folder, "use")) as free:
-            if free and not dry_run:
+            if free and not dry_run and folder.exists():  # another process may have removed it by now
                 (folder / _MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(folder)
             return free
@@ -321,20 +323,26 @@ def _damage(folder: Path, hashes: bool) -> str | None:
     return None
 
 
-def _describe(folder: Path) -> Stored:
+def _describe(folder: Path) -> Stored | None:
+    """What is known of an artifact; None where another process removes it meanwhile."""
     facts: dict[str, Any] = {}
     try:
         facts = _read_manifest(folder)
         damage = _damage(folder, hashes=False)
     except _DamagedError as error:
         damage = str(error)
-    used = folder / _MANIFEST if (folder / _MANIFEST).exists() else folder
+    try:
+        used = folder / _MANIFEST if (folder / _MANIFEST).exists() else folder
+        size = facts.get("bytes") or sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        last_used = used.stat().st_mtime
+    except FileNotFoundError:
+        return None
     return Stored(
         kind=folder.parent.name,
         key=folder.name,
         folder=folder,
-        bytes=facts.get("bytes") or sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-        last_used=used.stat().st_mtime,
+        bytes=size,
+        last_used=last_used,
         damage=damage,
         content=facts.get("content", {}),
         seconds=facts.get("seconds"),
@@ -365,6 +373,10 @@ def _hold(lock: Path) -> bool:
     with _guard:
         if lock in _held:
             return True
+        if not _held:  # each takes a descriptor, and a long sweep more of them than the usual 1,024
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with suppress(ValueError):  # a system that says "infinity" may not mean it
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         descriptor = _locked(lock, fcntl.LOCK_SH)
         if descriptor is not None:
             _held[lock] = descriptor

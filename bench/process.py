@@ -96,7 +96,9 @@ class Child:
 
     def wait_until_prepared(self, timeout: float) -> None:
         """Wait until the function has yielded or its process has ended; end it after `timeout` seconds."""
-        if select.select([self._prepared], [], [], timeout)[0]:
+        ready = select.poll()  # select.select takes no descriptor beyond 1,023
+        ready.register(self._prepared, select.POLLIN)
+        if ready.poll(timeout * 1000):
             os.read(self._prepared, 1)
         else:
             self._overran = timeout

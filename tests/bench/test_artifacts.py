@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -351,6 +352,30 @@ def test_an_artifact_stays_while_a_process_that_got_it_lives_and_no_longer(start
     assert list((tmp_path / "locks").iterdir()) == []
 
 
+def test_what_another_process_removes_meanwhile_is_gone_and_no_error(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    three(store)
+    (tmp_path / "old" / ("a" * 32)).symlink_to(tmp_path / "nowhere")  # as if removed after it was listed
+    listed = store.stored()
+    assert len(listed) == 3
+    store.prune(max_bytes=0)
+    monkeypatch.setattr(Store, "stored", lambda self: listed)
+    assert len(store.prune(max_bytes=0).removed) == 3
+
+
+def test_more_artifacts_are_in_use_than_a_process_may_usually_open(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        store = Store(tmp_path)
+        for number in range(100):
+            store.get_or_build("things", {"number": number}, write("x"))
+        assert all(store.in_use(one) for one in store.stored())
+    finally:
+        forget()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_threads_that_ask_at_the_same_time_build_once(tmp_path):
     store, barrier, folders, built = Store(tmp_path), threading.Barrier(4), [], []
 
@@ -421,6 +446,13 @@ def test_a_damaged_artifact_is_pruned_whatever_the_limits(tmp_path):
     (next((tmp_path / "new").iterdir()) / "data").write_text("shorter")
     ((one, why),) = store.prune().removed
     assert (one.kind, why) == ("new", "damaged: data has 7 bytes, 100 were stored")
+
+
+def test_a_damaged_artifact_goes_before_a_good_one(tmp_path):
+    store = Store(tmp_path)
+    three(store)
+    (next((tmp_path / "new").iterdir()) / "data").write_text("")
+    assert [one.kind for one, _ in store.prune(max_bytes=200).removed] == ["new"]
 
 
 def test_nothing_that_is_not_the_stores_is_removed(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -52,6 +53,20 @@ def test_a_child_over_its_time_is_ended(tmp_path):
     assert time.monotonic() - start < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)
+
+
+def test_a_child_is_waited_for_by_a_parent_that_holds_many_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2_000), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    try:
+        with process.Child("children:last", {"seconds": 0}, threads=1) as child:
+            child.wait_until_prepared(60)
+            assert child.result(60)["rows"] == []
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
