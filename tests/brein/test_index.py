@@ -1,5 +1,6 @@
 """One contract for every index kind × metric × {plain, sharded}."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -216,6 +217,33 @@ def test_a_search_leaves_the_thread_setting_alone(filled, queries):
         assert faiss.omp_get_max_threads() == 2
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def threads_started(add):
+    """How many threads FAISS starts for a call of `add` where it may use three."""
+
+    def count():
+        faiss.omp_set_num_threads(3)  # holds for this thread, which has started none yet
+        before = set(os.listdir("/proc/self/task"))
+        add()
+        return len(set(os.listdir("/proc/self/task")) - before)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(count).result()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_few_vectors_are_added_by_the_calling_thread_alone(name, vectors):
+    made = built(config_of(name), vectors)
+    for count in (1, 8):
+        made.remove(IDS[:count])
+        assert threads_started(lambda count=count: made.add(IDS[:count], vectors[:count])) == 0
+
+
+def test_many_vectors_are_added_by_several_threads(vectors):
+    made = built(config_of("ivf_flat"), vectors)
+    made.remove(IDS[200:])
+    assert threads_started(lambda: made.add(IDS[200:], vectors[200:])) == 2
 
 
 # --- filters -----------------------------------------------------------------------------------------
