@@ -16,7 +16,7 @@ from bench.config import (
     SyntheticConfig,
     VectorFileConfig,
 )
-from bench.workload import beir, pydocs, recipes, synthetic, vectors
+from bench.workload import beir, pydocs, synthetic, vectors
 from bench.workload.dataset import Dataset, TextDataset, VectorDataset
 from brein.records import Document
 
@@ -106,6 +106,8 @@ def _vectors(config: VectorFileConfig, _: Sources) -> Dataset:
 
 
 def _recipe(config: RecipeConfig, sources: Sources) -> Dataset:
+    from bench.workload import recipes  # slow to load, and every trial loads this file
+
     recipe = recipes.find(config.name, sources.fetched)
     inner = recipe.dataset(recipes.fetch(recipe, sources.fetched))
     dataset: TextDataset | VectorDataset = LOADERS[inner.kind](inner, sources)
