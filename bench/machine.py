@@ -101,10 +101,10 @@ def check(trial: TrialConfig, tier: TierConfig) -> None:
         raise UsageError("trial.memory and trial.cores need Linux; set both to null")
     if trial.cores is not None and trial.cores > cores:
         raise UsageError(f"trial.cores = {trial.cores}: must be at most {cores}, the usable cores; lower it")
-    most = trial.cores or cores
-    if trial.threads is not None and trial.threads > most:
+    most, threads = trial.cores or cores, compute_threads(trial.threads)
+    if threads > most:
         raise UsageError(
-            f"trial.threads = {trial.threads}: must be at most {most}, the cores of a trial, or they wait "
+            f"trial.threads = {threads}: must be at most {most}, the cores of a trial, or they wait "
             "for each other; lower it"
         )
 

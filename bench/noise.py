@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 _STEPS = 200_000  # of the calibration loop: 20 to 50 ms, long enough to be interrupted by what disturbs
 _LOOPS = 5
 _EMPTY_TIMINGS = 10_000
+_BUSY = ("user", "nice", "system", "irq", "softirq")
 _CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
@@ -36,8 +38,8 @@ class Disturbance(BaseModel):
 
     loop_before: float = Field(description="seconds of the calibration loop right before it")
     loop_after: float = Field(description="and right after it")
-    steal: float = Field(description="share of the machine's CPU time that its hypervisor withheld meanwhile")
-    other_load: float = Field(description="cores that other processes kept busy meanwhile")
+    steal: float = Field(description="share of the usable cores' time that the hypervisor withheld meanwhile")
+    other_load: float = Field(description="usable cores that other processes kept busy meanwhile")
     clock_jump: float = Field(description="seconds by which the wall clock left the monotonic one meanwhile")
 
 
@@ -67,7 +69,7 @@ def calibrate() -> float:
 class _Reading(NamedTuple):
     monotonic: float
     wall_clock: float
-    busy: float  # CPU seconds of the whole machine
+    busy: float  # CPU seconds of the cores this process may use
     stolen: float
     ours: float  # CPU seconds of this process and of its children that have ended
 
@@ -88,23 +90,32 @@ class Watch:
         return Disturbance(
             loop_before=self._loop,
             loop_after=calibrate(),
-            steal=(end.stolen - begin.stolen) / (elapsed * (psutil.cpu_count() or 1)),
+            steal=(end.stolen - begin.stolen) / (elapsed * len(_usable())),
             other_load=max(0.0, others / elapsed),
             clock_jump=end.wall_clock - begin.wall_clock - elapsed,
         )
 
 
 def _read() -> _Reading:
-    times = psutil.cpu_times()
+    cores = _usable()
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return _Reading(
         monotonic=time.monotonic(),
         wall_clock=time.time(),
         # Systems differ in what else they count.
-        busy=sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")),
-        stolen=getattr(times, "steal", 0.0),
+        busy=sum(getattr(core, kind, 0.0) for core in cores for kind in _BUSY),
+        stolen=sum(getattr(core, "steal", 0.0) for core in cores),
         ours=sum(usage.ru_utime + usage.ru_stime for usage in usages),
     )
+
+
+def _usable() -> list[Any]:
+    """CPU times of each core this process may use: a container's neighbours keep to theirs."""
+    cores = psutil.cpu_times(percpu=True)
+    if not hasattr(os, "sched_getaffinity"):
+        return cores
+    numbers = os.sched_getaffinity(0)
+    return [core for number, core in enumerate(cores) if number in numbers] or cores
 
 
 def _spent(pid: int) -> float:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -143,8 +144,8 @@ class Child:
         return f"exited with status {status}{last}"
 
     def _end(self) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):  # nothing is left, or (macOS) a zombie
+            os.killpg(self._process.pid, signal.SIGKILL)  # a child that crashed may have left its own
         self._process.wait()
 
     def __enter__(self) -> Self:

@@ -30,6 +30,11 @@ def crash(argument):
     raise ZeroDivisionError("by chance")
 
 
+def start_and_crash(argument):
+    Path(argument["file"]).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    crash(argument)
+
+
 def die(argument):
     os.kill(os.getpid(), signal.Signals[argument["signal"]])
 

@@ -30,7 +30,7 @@ def test_a_machine_smaller_than_the_tier_skips_the_run_and_says_what_it_needs():
         machine.check(TRIAL, TierConfig(cores=None, memory=10**15))
 
 
-def test_more_threads_than_cores_are_refused():
+def test_more_threads_than_cores_are_refused(monkeypatch):
     machine.check(trial(threads=CORES, cores=CORES), ANY)
     with pytest.raises(UsageError, match=f"trial.threads = {CORES + 1}: must be at most {CORES}"):
         machine.check(trial(threads=CORES + 1), ANY)
@@ -38,6 +38,9 @@ def test_more_threads_than_cores_are_refused():
         machine.check(trial(threads=2, cores=1), ANY)
     with pytest.raises(UsageError, match=f"trial.cores = {CORES + 1}: must be at most {CORES}"):
         machine.check(trial(cores=CORES + 1), ANY)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    with pytest.raises(UsageError, match=r"trial.threads = 8: must be at most 4, the cores of a trial"):
+        machine.check(trial(threads=None, cores=4), ANY)
 
 
 def test_limits_are_refused_where_the_system_has_none(monkeypatch):

@@ -48,6 +48,32 @@ def test_other_load_is_what_others_use_and_the_watched_process_is_none():
     assert abs(disturbed.clock_jump) < 1
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_the_load_of_cores_that_may_not_be_used_is_none():
+    mine, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        pytest.skip("needs 2 cores")
+    other, child = burning(30), burning(0.8)
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(other.pid, {others[0]})
+        os.sched_setaffinity(0, {mine})
+        os.sched_setaffinity(child.pid, {mine})
+        watch, start, spent = noise.Watch(child.pid), time.monotonic(), cpu_seconds(child.pid)
+        while child.poll() is None:
+            seen = cpu_seconds(child.pid)
+            time.sleep(0.01)
+        own = (seen - spent) / (time.monotonic() - start)
+        disturbed = watch.stop()
+    finally:
+        os.sched_setaffinity(0, before)
+        other.kill()
+        other.wait()
+        child.kill()
+        child.wait()
+    assert disturbed.other_load <= 1 - own + 0.15, "more than the watched process leaves of the one core"
+
+
 def cpu_seconds(pid):
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system

@@ -69,6 +69,14 @@ def test_a_child_is_waited_for_by_a_parent_that_holds_many_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_what_a_child_that_crashed_had_started_ends_with_it(tmp_path):
+    file = tmp_path / "pid"
+    with pytest.raises(MeasurementError, match="by chance"):
+        process.call("children:start_and_crash", {"file": str(file)}, threads=1)
+    left = psutil.Process(int(file.read_text())) if psutil.pid_exists(int(file.read_text())) else None
+    assert left is None or psutil.wait_procs([left], timeout=10)[1] == [] or left.status() == "zombie"
+
+
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
