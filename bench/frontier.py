@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from bench.config import ObjectiveConfig
 from bench.decide import baseline
 from bench.metrics import METRICS, Measured
-from bench.record import RunRecord
+from bench.record import DatasetFacts, RunRecord
 
 _COLD = {"phase": "cold"}
 
@@ -136,12 +137,35 @@ def own_overrides(commands: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     return [tuple(override for override in command if override not in shared) for command in commands]
 
 
-def differences(records: Iterable[RunRecord]) -> list[str]:
-    """What the valid records do not share although only then they compare: `machine`, `data`."""
+def differences(records: Sequence[RunRecord]) -> list[str]:
+    """What the valid records do not share although only then they compare: `machine`, `data`, `embedding`.
+
+    The query suite searches the data set, whatever embeds it, and is judged by what is relevant; the memory
+    suite searches vectors, and is judged by the nearest of these.
+    """
+    suite = judged(records)
     valid = [record for record in records if record.validity.valid]
-    machines = {record.machine.fingerprint for record in valid}
-    data = {(record.memory_vectors or record.dataset).sha256 for record in valid}
-    return [name for name, kinds in (("machine", machines), ("data", data)) if len(kinds) > 1]
+    searched = [_searched(record, suite) for record in valid]
+    differ = {
+        "machine": {record.machine.fingerprint for record in valid},
+        "data": {data.sha256 for data in searched},
+        "embedding": {
+            _embedding(record)
+            for record, data in zip(valid, searched, strict=True)
+            if suite == "memory" and "documents" in data.counts
+        },
+    }
+    return [name for name, kinds in differ.items() if len(kinds) > 1]
+
+
+def _searched(record: RunRecord, suite: str | None) -> DatasetFacts:
+    return record.dataset if suite == "query" else record.memory_vectors or record.dataset
+
+
+def _embedding(record: RunRecord) -> str:
+    """What a text's vector depends on."""
+    config = record.experiment.get("embedding") or {}
+    return json.dumps({key: value for key, value in config.items() if key != "batch_size"}, sort_keys=True)
 
 
 def resolve(points: Sequence[Point], axis: str) -> str:

@@ -8,7 +8,7 @@ from bench import frontier
 from bench.config import ObjectiveConfig
 from bench.frontier import AXES, Failure, Point
 from bench.metrics import METRICS, Measured
-from bench.record import RunRecord, Validity
+from bench.record import DatasetFacts, RunRecord, Validity
 
 BETTER = {key: METRICS[axis.metric].better for key, axis in AXES["memory"].items()}
 
@@ -215,14 +215,15 @@ def test_nothing_invalid_or_failing_wins_and_nothing_proven_is_cheaper(points, r
 def record(command, metrics=(), **more):
     class Facts:
         fingerprint, sha256 = more.get("machine", "m"), more.get("data", "d")
+        counts = more.get("counts", {"documents": 9})
 
     return RunRecord.model_construct(
         command=command,
         metrics=list(metrics),
-        experiment={"index": {"kind": "IndexFlat"}},
+        experiment={"index": {"kind": "IndexFlat"}, "embedding": more.get("embedding", {})},
         machine=Facts,
         dataset=Facts,
-        memory_vectors=None,
+        memory_vectors=more.get("memory_vectors"),
         validity=Validity(valid=more.get("valid", True), reasons=[], notes=[]),
     )
 
@@ -251,6 +252,28 @@ def test_records_of_two_machines_or_two_data_sets_do_not_compare():
     assert frontier.differences([record([]), record([], machine="other")]) == ["machine"]
     assert frontier.differences([record([]), record([], data="other")]) == ["data"]
     assert frontier.differences([record([]), record([], data="other", valid=False)]) == []
+
+
+def test_texts_compare_where_the_query_suite_is_judged_and_vectors_where_the_memory_suite_is():
+    vectors = DatasetFacts(name="synthetic", sha256="v", counts={"vectors": 5}, facts={})
+    memory = measured("recall", 0.9)
+    query = memory.model_copy(update={"name": "query.recall_at_10", "labels": {"phase": "cold"}})
+
+    def differ(metric, **more):
+        return frontier.differences([record([], [metric]), record([], [metric], **more)])
+
+    def data_differ(metric):
+        return frontier.differences(
+            [record([], [metric], data=data, memory_vectors=vectors) for data in ("one", "other")]
+        )
+
+    assert (data_differ(query), data_differ(memory)) == (["data"], [])
+    other = {"embedding": {"kind": "hashing"}}
+    assert (differ(query, **other), differ(memory, **other)) == ([], ["embedding"])
+    assert differ(memory, embedding={"batch_size": 64}) == []
+    assert differ(memory, memory_vectors=vectors, data="v") == ["data"]
+    searched = [record([], [memory], memory_vectors=vectors, **more) for more in ({}, other)]
+    assert frontier.differences(searched) == []
 
 
 @pytest.mark.parametrize("suite", AXES)
