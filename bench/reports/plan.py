@@ -54,5 +54,5 @@ def _time(plan: Plan) -> str:
     if not plan.cells:
         return "nothing to measure"
     if plan.seconds is None:
-        return "time not known: nothing of the kind was measured here before"
-    return f"{lasting(plan.seconds)}, as earlier trials and builds took"
+        return "time not known: nothing of the kind was done here before"
+    return f"{lasting(plan.seconds)}, as the like took before"

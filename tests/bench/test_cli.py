@@ -16,6 +16,7 @@ import pytest
 from bench import metrics, record, validity
 from bench.cli import COMMANDS
 
+LONG = "suite.query.requests=3000000"  # for minutes
 SIFT = Path(os.environ.get("BREIN_DATASETS", Path(__file__).parents[3] / "shared" / "datasets")) / "siftsmall"
 
 
@@ -241,13 +242,13 @@ def test_ctrl_c_ends_everything_and_leaves_earlier_runs(workplace):
     folder, _ = workplace
     before = runs(folder)
     with subprocess.Popen(
-        [sys.executable, "-m", "bench", "run", "+profile=smoke", "suite.query.requests=10000000"],
+        [sys.executable, "-m", "bench", "run", "+profile=smoke", "suites=[query]", LONG],
         cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         # A shell starts background work, and so perhaps these tests, with the signal ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
     ) as started:  # fmt: skip
-        while "repeat 1" not in started.stderr.readline():
-            pass
+        while "plan: " not in (line := started.stderr.readline()):
+            assert line
         children = []
         while not children:
             children = psutil.Process(started.pid).children(recursive=True)
