@@ -6,7 +6,7 @@ Nothing between two settings is guessed: each takes part with a setting that was
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SERIES = "peers.matched"
+SOURCE = "peers.search"
 RECALLS = (0.9, 0.95, 0.99)  # what recall@10 has to reach
 
 
@@ -55,7 +56,7 @@ def compare(samples: pd.DataFrame) -> list[dict[str, Any]]:
     its interval. `value` is that p50 in a process; `reference` the engine's in the same repeat, null where it
     does not reach that recall. The engine is the fastest of its indexes.
     """
-    searches = samples[samples["series"] == "peers.search"]
+    searches = samples[samples["series"] == SOURCE]
     settings = [
         _Setting(json.loads(str(labels)), rows) for labels, rows in searches.groupby("labels", sort=False)
     ]
@@ -67,6 +68,11 @@ def compare(samples: pd.DataFrame) -> list[dict[str, Any]]:
         for recall in RECALLS
         for row in _compared([s for s in settings if s.labels["task"] == task], recall)
     ]
+
+
+def source(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels of the searches that a row of `SERIES` with these labels was made from."""
+    return {name: value for name, value in labels.items() if name != "recall"}
 
 
 def _compared(settings: list[_Setting], recall: float) -> Iterator[dict[str, Any]]:

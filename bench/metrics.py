@@ -274,6 +274,11 @@ def label_text(labels: Mapping[str, str]) -> str:
     return json.dumps(labels, sort_keys=True)
 
 
+def series_text(series: str, labels: str) -> str:
+    """A series of samples and its labels, as `label_text` writes them, where it has any."""
+    return series if labels == label_text({}) else f"{series} {labels}"
+
+
 def derive(samples: pd.DataFrame) -> list[Measured]:
     """Derive every metric the samples hold something for, in the order of the table above."""
     import pandas as pd

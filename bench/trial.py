@@ -19,7 +19,7 @@ from bench import record
 from bench.config import TrialConfig
 from bench.errors import BenchError
 from bench.machine import compute_threads, thread_pools, usable_cores
-from bench.metrics import COLUMNS, label_text
+from bench.metrics import COLUMNS, label_text, series_text
 from bench.noise import Watch
 from bench.process import Child
 
@@ -308,7 +308,7 @@ def _measure(task: Task, child: Child) -> Ended:
         reason=reason,
         started_at=started_at.isoformat(timespec="seconds"),
         wall=wall,
-        series=sorted({row["series"] for row in result["rows"]}),
+        series=sorted({series_text(row["series"], row["labels"]) for row in result["rows"]}),
         noise=noise,
         facts={"threads": compute_threads(task.config.threads), **result["facts"]},
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from bench import matched
 from bench.machine import Machine
-from bench.metrics import METRICS, Measured, Metric
+from bench.metrics import METRICS, Measured, Metric, label_text, series_text
 from bench.record import Trial, Validity
 from bench.stats import LEAST_PROCESSES
 
@@ -58,7 +59,7 @@ def _reasons(
     measured: Measured, trials: Sequence[Trial], machine: Machine, noise: float | None
 ) -> Iterator[str]:
     metric = METRICS[measured.name]
-    own = [trial for trial in trials if metric.series in trial.series]
+    own = [trial for trial in trials if _source(metric, measured) in trial.series]
     phases = {(trial.suite, trial.phase) for trial in own}
     failed = [t for t in trials if t.status == "failed" and (t.suite, t.phase) in phases]
     if measured.reason:
@@ -72,6 +73,13 @@ def _reasons(
         yield from _oversubscribed(own)
         yield from _noise(own, machine, noise)
         yield from _clock(measured, own, machine)
+
+
+def _source(metric: Metric, measured: Measured) -> str:
+    """The series, with its labels, of the samples that a metric was derived from."""
+    if metric.series == matched.SERIES:
+        return series_text(matched.SOURCE, label_text(matched.source(measured.labels)))
+    return series_text(metric.series, label_text(measured.labels))
 
 
 def _doubts(metric: Metric, measured: Measured, trials: Sequence[Trial]) -> Iterator[str]:

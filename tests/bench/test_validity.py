@@ -4,7 +4,7 @@ import pytest
 
 from bench import validity
 from bench.machine import describe
-from bench.metrics import METRICS, Measured
+from bench.metrics import METRICS, Measured, label_text
 from bench.noise import Disturbance
 from bench.record import Trial
 
@@ -127,9 +127,27 @@ def test_a_failed_trial_of_the_same_kind_is_a_reason_even_for_quality(machine):
     assert reasons(machine, [*trials[:4], elsewhere], measured(RECALL, 0.9)) == []
 
 
+def test_one_peers_failure_and_noise_are_not_anothers(machine):
+    labels = {"peer": "hnswlib", "setting": "ef=16", "task": "vectors"}
+    gave = f"peers.search {label_text(labels)}"
+    mine = [t.model_copy(update={"suite": "peers", "phase": "hnswlib", "series": [gave]}) for t in five()]
+    others = [
+        t.model_copy(
+            update={"suite": "peers", "phase": "pgvector", "series": [gave.replace("hnswlib", "pg")]}
+        )
+        for t in five(steal=0.5)
+    ]
+    others[4] = others[4].model_copy(update={"status": "failed", "series": []})
+    theirs = labels | {"peer": "pg"}
+    for name, more in (("peers.latency.p50", {}), ("peers.matched.latency.p50", {"recall": "0.9"})):
+        assert reasons(machine, mine + others, measured(name, labels=labels | more)) == []
+        assert len(reasons(machine, mine + others, measured(name, labels=theirs | more))) == 2
+
+
 def test_a_trials_own_doubts_reach_the_series_they_name(machine):
     cold = {"doubts": {"query.search cold": "a cache answered 3 searches of the cold pass"}}
-    trials = [t.model_copy(update={"suite": "query", "series": ["query.search"]}) for t in five(facts=cold)]
+    gave = ['query.search {"phase": "cold"}', 'query.search {"phase": "zipf"}']
+    trials = [t.model_copy(update={"suite": "query", "series": gave}) for t in five(facts=cold)]
     asked = measured("query.latency.mean", labels={"phase": "cold"})
     assert reasons(machine, trials, asked) == [
         "a cache answered 3 searches of the cold pass (in 3 of 5 trials)"
