@@ -14,6 +14,7 @@ from bench.workload.dataset import IntArray
 from brein.settings import Settings
 
 _BLOCK = 100  # requests between two changes of rank
+_ENCODING = "utf-8-sig"  # UTF-8, also with the mark that spreadsheets put before it
 
 
 class Stream(Settings):
@@ -88,16 +89,17 @@ def for_keys(popularity: Popularity, keys: int, requests: int) -> Stream:
     """A stream of requests for nameless keys; of a trace, each different entry is the next key.
 
     Raises:
-        UsageError: a trace cannot be read, or has more different entries than there are keys.
+        UsageError: a trace cannot be read, or its first `requests` have more different entries than there are
+            keys.
     """
     if not isinstance(popularity, TracePopularity):
         return Stream(popularity=popularity, queries=keys, requests=requests)
-    entries = _entries(popularity)
+    entries = _entries(popularity)[:requests]
     number = {entry: key for key, entry in enumerate(dict.fromkeys(entries))}
     if len(number) > keys:
         raise UsageError(
-            f"suite.memory.cache_keys = {keys}: {popularity.path} has {len(number):,} different entries; "
-            "give as many keys"
+            f"suite.memory.cache_keys = {keys}: {popularity.path} has {len(number):,} different entries "
+            f"in {len(entries):,} requests; give as many keys"
         )
     return _replayed(popularity, [number[entry] for entry in entries], keys, requests)
 
@@ -117,11 +119,11 @@ def _entries(trace: TracePopularity) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in path.read_text(_ENCODING).splitlines() if line.strip()]
 
 
 def _column(path: Path, column: str) -> list[str]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding=_ENCODING, newline="") as file:
         rows = csv.DictReader(file)
         if column not in (rows.fieldnames or ()):
             columns = ", ".join(rows.fieldnames or ()) or "none"

@@ -104,6 +104,8 @@ def test_another_repetition_leaves_the_other_requests_as_they_were():
         ("2\n0\n", None, [2, 0, 2, 0, 2]),
         ("when,query\n09:00,c\n09:01,b\n", "query", [2, 1, 2, 1, 2]),
         ("a\nb\nc\nb\na\nc\nc\n", None, [0, 1, 2, 1, 0]),
+        ("\ufeffquery,when\nc,9\nb,10\n", "query", [2, 1, 2, 1, 2]),
+        ("\ufeffb\na\n", None, [1, 0, 1, 0, 1]),
     ],
 )
 def test_a_trace_is_replayed_in_order_cut_or_begun_again(tmp_path, text, column, expected):
@@ -140,8 +142,11 @@ def test_each_different_entry_of_a_trace_is_a_key_of_its_own(tmp_path):
     (tmp_path / "trace").write_text("x\ny\nx\nz\n")
     stream = popularity.for_keys(trace(tmp_path), 3, 4)
     assert stream.drawn(1).tolist() == [0, 1, 0, 2]
-    with pytest.raises(UsageError, match=r"cache_keys = 2: .* has 3 different entries; give as many keys"):
+    with pytest.raises(
+        UsageError, match=r"cache_keys = 2: .* has 3 different entries in 4 requests; give as"
+    ):
         popularity.for_keys(trace(tmp_path), 2, 4)
+    assert popularity.for_keys(trace(tmp_path), 2, 3).drawn(1).tolist() == [0, 1, 0]
 
 
 def test_what_is_said_of_a_stream_names_all_that_acts(tmp_path):

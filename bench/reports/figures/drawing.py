@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LONGEST = 36  # characters of a label that fit beside a value
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # what formulas begin with, and its full-width forms
 LEAST, MOST = 1e-15, 1e15  # what is drawn; values beyond are no measurement of anything
 GUTTER = 14  # pixels left free at both sides
 # Ticks of a decade of a log axis, the closest first.
@@ -124,7 +125,7 @@ def _cell(value: Any) -> Any:
     """A spreadsheet must not take text for a formula."""
     if isinstance(value, str):
         text = answer.printable(value)
-        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+        return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
     return value
 
 
