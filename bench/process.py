@@ -54,6 +54,8 @@ def call(target: str, argument: Mapping[str, Any], *, threads: int) -> dict[str,
 class Child:
     """One function in a process of its own, from its start to its end; leaving the `with` block ends it.
 
+    So does, on Linux, the end of the thread that started it, however that comes.
+
     `memory` bounds the bytes that it, and each process it starts, may allocate for itself, touched or not;
     files mapped, memory shared and a GPU's are not bound. `cores` is how many cores it may use: the first
     of those its parent may. Both need Linux.

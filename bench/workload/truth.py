@@ -215,7 +215,9 @@ def mismatch(
     for row, query, expected in zip(sample, asked, best, strict=True):
         away = np.sort(_one_by_one(_doubles(vectors[nearest[row]], metric), query, metric))
         far = np.abs(away - expected) > TOLERANCE * np.abs(expected).max() + 1e-12
-        if far.any() or len(set(nearest[row].tolist())) < k:
+        if len(set(nearest[row].tolist())) < k:
+            return f"query {row}: one vector is named twice among its {k} neighbours"
+        if far.any():
             rank = int(far.argmax())
             return (
                 f"query {row}: its neighbour {rank + 1} of {k} lies at {away[rank]:g}, brute force finds one "

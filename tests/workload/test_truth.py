@@ -74,8 +74,8 @@ def test_brute_force_agrees_with_exact_search_and_with_no_other(metric):
     farther, twice = nearest.copy(), nearest.copy()
     farther[3, 9] = truth.exact_search(vectors, queries[3:4], 200, metric)[0, 20]
     twice[3, 9] = twice[3, 8]
-    for wrong in (farther, twice):
-        assert str(truth.mismatch(vectors, queries, wrong, sample, metric)).startswith("query 3: ")
+    for wrong, why in ((farther, "its neighbour"), (twice, "one vector is named twice")):
+        assert str(truth.mismatch(vectors, queries, wrong, sample, metric)).startswith(f"query 3: {why}")
 
 
 def a_vector_data_set(published, metric):
