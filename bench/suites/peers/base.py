@@ -13,6 +13,7 @@ It is loaded in the children that build and measure, nowhere else.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,12 +32,18 @@ Embed = Callable[[Sequence[str]], FloatArray]
 class Peer(ABC):
     """What both kinds share. `threads` is how many a peer may compute with."""
 
-    NEEDS: ClassVar[tuple[str, ...]] = ()  # distributions, as pip names them
+    NEEDS: ClassVar[tuple[str, ...]] = ()  # distributions, as pip names them; other versions build anew
+    MODULES: ClassVar[tuple[str, ...]] = ()  # what it imports where it is used: imported before it is timed
     IS_ENGINE: ClassVar[bool] = False  # what the others are compared with
     IN_PROCESS: ClassVar[bool] = True  # whether its memory is that of this process
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+
+    @classmethod
+    def needs(cls, parameters: Parameters) -> tuple[str, ...]:
+        """The distributions that it cannot do without, built with these parameters."""
+        return cls.NEEDS
 
     @abstractmethod
     def close(self) -> None:
@@ -115,6 +122,7 @@ def from_file(path: Path) -> type[Peer]:
         if spec is None or spec.loader is None:
             raise UsageError(f"{path} is no Python file; give one that ends in .py")
         module = importlib.util.module_from_spec(spec)
+        sys.modules["adapter"] = module  # where a dataclass, for one, looks up what its annotations name
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f"{path} cannot be run: {type(error).__name__}: {error}") from None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import importlib.util
 import os
 import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ _OPERATORS = {
     "l2": ("<->", "vector_l2_ops"),
 }
 _START = 60.0  # seconds a server may take to answer
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Pgvector(VectorPeer):
@@ -36,9 +41,16 @@ class Pgvector(VectorPeer):
     """
 
     NEEDS = ("psycopg", "pgvector", "pgserver")
+    MODULES = ("psycopg", "pgvector.psycopg")
     SAVES = True
     IN_PROCESS = False
     _server: Server | None = None
+
+    @classmethod
+    def needs(cls, parameters: Parameters) -> tuple[str, ...]:
+        """The server's wheel only where there is no other server."""
+        own = parameters.get("dsn") is None
+        return tuple(package for package in cls.NEEDS if own or package != "pgserver")
 
     @classmethod
     def saves(cls, parameters: Parameters) -> bool:
@@ -52,6 +64,7 @@ class Pgvector(VectorPeer):
         settings = pick(parameters, m=16, ef_construction=64, dsn=None)
         self._table = f"bench_{secrets.token_hex(8)}"
         self._open(settings["dsn"], metric, None)
+        atexit.register(self.close)  # a server of others keeps no table where this process fails
         table, name = sql.Identifier(self._table), sql.SQL
         self._run(name("CREATE TABLE {} (row bigint, vector vector({}))").format(table, vectors.shape[1]))
         copy = name("COPY {} (row, vector) FROM STDIN WITH (FORMAT BINARY)").format(table)
@@ -135,24 +148,28 @@ class Pgvector(VectorPeer):
         """Drop the table, and end the server where it is ours."""
         from psycopg import sql
 
+        atexit.unregister(self.close)
         if self._server is not None:
             self._connection.close()
             self._server.close()
         else:
-            self._run(sql.SQL("DROP TABLE {}").format(sql.Identifier(self._table)))
+            self._run(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self._table)))
             self._connection.close()
 
 
 class Server:
     """The PostgreSQL that the pgserver wheel brings, over a folder of its own: no network, nobody else.
 
-    It is a child, so it ends when the group of this process is killed. Nothing here outlives a crash, so
-    nothing waits for the disk.
+    It ends with this process, however that ends; its folder stays only where this process is killed. Nothing
+    here outlives a crash, so nothing waits for the disk.
     """
+
+    _process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, threads: int, source: Path | None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="bench-pg-"))
-        self.data = self._folder / "data"
+        atexit.register(self.close)
+        self.data, self._log = self._folder / "data", self._folder / "server.log"
         try:
             if source is None:
                 self._execute(
@@ -160,13 +177,13 @@ class Server:
                 )
             else:
                 shutil.copytree(source, self.data)
-            self._process = self._start(threads)
+            self._start(threads)
         except BaseException:
-            shutil.rmtree(self._folder)
+            self.close()
             raise
         self.dsn = f"host={self._folder} user=bench dbname=postgres"
 
-    def _start(self, threads: int) -> subprocess.Popen[bytes]:
+    def _start(self, threads: int) -> None:
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": self._folder,
@@ -180,13 +197,16 @@ class Server:
             "autovacuum": "off",
         }
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
-        process = subprocess.Popen(
-            [self._program("postgres"), "-D", self.data, *options],
-            stdin=subprocess.DEVNULL,
-            **self._as_user(),
-        )
-        self._wait_until_it_answers(process)
-        return process
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._program("postgres"), "-D", self.data, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,  # what this process says last is why it failed
+                preexec_fn=_ending_with_the_parent(),  # noqa: PLW1509  no other way; it only calls the kernel
+                **self._as_user(),
+            )
+        self._wait_until_it_answers(self._process)
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         """Raises MeasurementError: it ended, or did not answer in time."""
@@ -194,8 +214,8 @@ class Server:
         until = time.monotonic() + _START
         while subprocess.run(waiting, check=False).returncode != 0:
             if process.poll() is not None or time.monotonic() > until:
-                process.kill()
-                raise MeasurementError("the PostgreSQL of pgserver does not start; its log is above")
+                said = self._log.read_text(errors="replace").splitlines()[-1:]
+                raise MeasurementError(": ".join(["the PostgreSQL of pgserver does not start", *said]))
             time.sleep(0.05)
 
     def _execute(self, program: str, *arguments: Path | str) -> None:
@@ -225,11 +245,21 @@ class Server:
 
     def stop(self) -> None:
         """End the server, its files whole."""
+        assert self._process is not None  # noqa: S101  it was started
         self._process.send_signal(signal.SIGINT)  # at once, without its clients' leave
         self._process.wait(_START)
 
     def close(self) -> None:
         """End the server and remove its folder."""
-        if self._process.poll() is None:
+        atexit.unregister(self.close)
+        if self._process is not None and self._process.poll() is None:
             self.stop()
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _ending_with_the_parent() -> Callable[[], object] | None:
+    """What a child calls first so that it ends when this process is gone, where Linux offers it."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # found before the fork
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
