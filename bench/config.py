@@ -257,7 +257,7 @@ class LabConfig(Settings):
 
 
 Scalar = bool | int | float | str
-Sweep = dict[str, tuple[Scalar, ...]]
+Sweep = dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]]
 
 
 class PeerConfig(Settings):

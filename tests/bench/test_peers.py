@@ -1,11 +1,18 @@
 """One contract for every adapter: what is installed is tested, what is not says what it needs."""
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from bench.errors import MeasurementError, UsageError
@@ -99,6 +106,65 @@ def dsn():
         pytest.skip(f"needs pgserver: {error}")
     yield server.dsn
     server.close()
+
+
+FAILING = """
+import os, sys
+import numpy as np
+from bench.suites.peers.adapters.pgvector import Pgvector
+
+peer = Pgvector(1)
+given = {} if sys.argv[1] == "own" else {"dsn": sys.argv[1]}
+peer.build(np.eye(8, dtype=np.float32), "l2", given)
+print(peer._server._process.pid if peer._server else peer._table, flush=True)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), 9)
+raise RuntimeError("it went wrong")
+"""
+
+
+def failing(dsn, how, folder):
+    """What a process prints that fails with a table built; and what it says last."""
+    asked = [sys.executable, "-c", FAILING, dsn, how]
+    variables = {**os.environ, "TMPDIR": str(folder)}
+    ended = subprocess.run(asked, env=variables, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode != 0
+    return ended.stdout.strip(), ended.stderr.strip().splitlines()[-1:]
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that the user nobody can reach, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("how", ["failed", "killed"])
+def test_a_server_of_its_own_ends_with_a_process_that_does_not_end_well(how, dsn, open_folder):
+    pid, last = failing("own", how, open_folder)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(pid)).wait(20)
+    if how == "failed":
+        assert last == ["RuntimeError: it went wrong"]
+        assert not list(open_folder.iterdir())
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_leaves_no_table_in_a_server_of_others(dsn, tmp_path):
+    import psycopg
+
+    table, last = failing(dsn, "failed", tmp_path)
+    assert last == ["RuntimeError: it went wrong"]
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,)
+
+
+def test_a_server_that_is_there_already_takes_no_wheel():
+    needs = PEERS["pgvector"].needs
+    assert set(needs({})) - set(needs({"dsn": "host=h"})) == {"pgserver"}
 
 
 def parameters(name, request):
@@ -224,8 +290,54 @@ def test_an_endpoint_that_does_not_answer_says_so(data):
     peer = PEERS["http"](1)
     with pytest.raises(MeasurementError, match=r"/build gave no answer: ConnectionRefusedError"):
         peer.build(data[0], "l2", {"url": "http://127.0.0.1:9"})
-    with pytest.raises(UsageError, match=r"url = 'ftp://host'"):
-        peer.build(data[0], "l2", {"url": "ftp://host"})
+    for url in ("ftp://host", "http://me@host", "http://host/mine?key=1"):
+        with pytest.raises(UsageError, match="without a user or"):
+            peer.build(data[0], "l2", {"url": url})
+
+
+class Answers(BaseHTTPRequestHandler):
+    """An engine that takes everything and answers what it was made to."""
+
+    answer = b"{}"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b"{}" if self.path.endswith("/build") else self.answer
+        self.send_response(302 if body == b"elsewhere" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *ignored):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"{}", r"/search must answer \{\"rows\": .*KeyError"),
+        (b"[]", "/search must answer"),
+        (b'{"rows": [[1]]}', "a list for each of 2 queries"),
+        (b'{"rows": [["a"], ["b"]]}', "/search must answer"),
+        (b"<html>", "/search gave no answer: JSONDecodeError"),
+        (b"elsewhere", "/search answered 302"),
+        (b" " * 200, "/search answered more than 100 bytes"),
+    ],
+)
+def test_an_endpoint_that_answers_something_else_says_so(answer, said, data, monkeypatch):
+    monkeypatch.setattr("bench.suites.peers.adapters.http._MOST", 100)
+    monkeypatch.setattr(Answers, "answer", answer)
+    peer = PEERS["http"](1)
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            peer.build(data[0], "l2", {"url": f"http://127.0.0.1:{server.server_port}"})
+            with pytest.raises(MeasurementError, match=said):
+                peer.search(data[1][:2], K)
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 MINE = """
@@ -253,6 +365,13 @@ def test_a_file_of_ones_own_is_an_adapter(tmp_path, data):
         peer.tune({"ef": 3})
 
 
+def test_a_file_of_ones_own_may_have_a_dataclass(tmp_path):
+    state = "from __future__ import annotations\nimport dataclasses\n"
+    state += "@dataclasses.dataclass\nclass State:\n    rows: int\n"
+    (tmp_path / "mine.py").write_text(state + MINE)
+    assert adapter(str(tmp_path / "mine.py")).__name__ == "Mine"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -274,3 +393,7 @@ def test_an_unknown_adapter_names_the_known():
 
 def test_every_adapter_has_a_case():
     assert set(CASES) == set(PEERS)
+
+
+def test_every_adapter_of_a_library_has_it_imported_before_it_is_timed():
+    assert all(made.MODULES for made in PEERS.values() if made.NEEDS or made.IS_ENGINE)

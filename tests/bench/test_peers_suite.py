@@ -21,18 +21,22 @@ from bench.workload import synthetic
 SMALL = ["suites=[peers]", "suite=[memory,query,lab,peers_smoke]", "dataset=synthetic", "index=flat"]
 MINE = """
 import importlib.util
+import sys
 import numpy as np
 from bench.suites.peers.base import VectorPeer
 
 class Mine(VectorPeer):
     METRICS = ("cosine",)
+    MODULES = ("colorsys",)
     def build(self, vectors, metric, parameters):
+        assert "colorsys" in sys.modules  # before building is timed
         for heavy in ("torch", "faiss", "pandas"):
             assert importlib.util.find_spec(heavy) is None
         self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     def tune(self, setting):
         self.part = setting.get("part", 1.0)
     def search(self, queries, k):
+        queries /= 2  # ill-mannered
         some = self.vectors[: int(self.part * len(self.vectors))]
         return np.argsort(-queries @ some.T, axis=1)[:, :k]
     def close(self):
@@ -140,6 +144,7 @@ def test_what_cannot_take_part_says_what_it_needs(data, tmp_path, monkeypatch):
     asked = experiment(
         data, tmp_path, "index.metric=l2", f"+suite.peers.adapters.mine={_file(tmp_path)}",
         "+suite.peers.adapters.hnswlib=hnswlib", "+suite.peers.adapters.txtai=txtai",
+        f"+suite.peers.adapters.other={_other(tmp_path)}",
     )  # fmt: skip
     # In this process, where the packages are what the test says they are.
     monkeypatch.setattr(peers, "_examined", lambda text: peers.measure.examine(json.loads(text)))
@@ -150,6 +155,7 @@ def test_what_cannot_take_part_says_what_it_needs(data, tmp_path, monkeypatch):
         "hnswlib": "needs no-such-package (pip install 'brein-lab[peers]')",
         "txtai": reasons["txtai"],
         "mine": "needs index.metric to be one of cosine",
+        "other": "needs some-engine (pip install some-engine)",
     }
     assert "needs" in reasons["txtai"]
 
@@ -161,18 +167,32 @@ def test_what_cannot_take_part_says_what_it_needs(data, tmp_path, monkeypatch):
         (["+suite.peers.adapters.x={adapter: faiss, python: /no/python}"], "/no/python: no such interpreter"),
         (["suite.peers.dsn='host=h password=secret'"], "holds a password"),
         (["suite.peers.dsn='postgresql://me:secret@h/d'"], "holds a password"),
+        (
+            ["+suite.peers.adapters.x={adapter: http, build: {url: 'http://me:secret@h/d'}}"],
+            "holds a password",
+        ),
+        (["+suite.peers.adapters.x={adapter: http, build: {password: secret}}"], "holds a password"),
+        (
+            ["+suite.peers.adapters.x={adapter: pgvector, build: {dsn: 'password=secret'}}"],
+            "holds a password",
+        ),
+        (["+suite.peers.adapters.x={adapter: faiss, search: {nprobe: []}}"], "nprobe"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_built(data, tmp_path, overrides, said):
-    asked = experiment(data, tmp_path, *overrides)
-
     def ready():
+        asked = experiment(data, tmp_path, *overrides)
         peers.check(asked)
         peers.participants(asked)
 
     with pytest.raises(UsageError, match=said) as caught:
         ready()
     assert "secret" not in str(caught.value)
+
+
+def _other(folder):
+    (folder / "other.py").write_text(MINE.replace("METRICS", "NEEDS = ('some-engine',)\n    METRICS"))
+    return folder / "other.py"
 
 
 def _file(folder):

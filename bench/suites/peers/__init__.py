@@ -30,8 +30,9 @@ from bench.workload.dataset import TextDataset
 from bench.workload.embeddings import Vectors
 from brein import index
 
-FORMAT = 1  # of what is saved of a peer; a change makes every older artifact unreachable
-_PASSWORD = re.compile(r"password\s*=|://[^/@]*:[^/@]+@")
+FORMAT = 2  # of what is saved of a peer; a change makes every older artifact unreachable
+_EXTRA = "'brein-lab[peers]'"
+_PASSWORD = re.compile(r"password\"?\s*[=:]|://[^/@\"]*:[^/@\"]+@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Participant:
         """Why it cannot take part, or None."""
         metric = experiment.config.index.metric
         if missing := self.facts["missing"]:
-            where = "'brein-lab[peers]'" if self.config.python is None else f"them for {self.config.python}"
-            return f"needs {', '.join(missing)} (pip install {where})"
+            own = self.config.python is not None or self.config.adapter.endswith(".py")
+            pip = "pip" if self.config.python is None else f"{self.config.python} -m pip"
+            return f"needs {', '.join(missing)} ({pip} install {' '.join(missing) if own else _EXTRA})"
         if self.facts["kind"] == "text" and not isinstance(experiment.dataset, TextDataset):
             return "needs a data set of texts, such as dataset=pydocs_small"
         if self.facts["kind"] == "vectors" and metric not in self.facts["metrics"]:
@@ -86,6 +88,11 @@ def check(experiment: Experiment) -> None:
     if settings.dsn is not None and _PASSWORD.search(settings.dsn):
         raise UsageError("suite.peers.dsn holds a password, which the record would keep; put it in ~/.pgpass")
     for name, config in settings.peers.items():
+        if _PASSWORD.search(json.dumps(config.build)):
+            raise UsageError(
+                f"suite.peers.adapters.{name}.build holds a password, which the record would keep; let the "
+                "adapter read it from a file or an environment variable"
+            )
         if config.python is not None and not config.python.exists():
             raise UsageError(
                 f"suite.peers.adapters.{name}.python = {config.python}: no such interpreter; correct it"

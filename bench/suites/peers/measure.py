@@ -10,10 +10,11 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,6 @@ BATCH = 100  # queries in one call, where there are so many
 WARM_UP = 50  # searches that are not timed, before those that are, with each setting
 AS_BUILT = "as built"  # the setting of a peer whose searches have no parameters
 _JUDGED = 10  # recall's k
-Request = TypeVar("Request")
 
 
 def examine(argument: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def examine(argument: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(name: str, parameters: Parameters) -> dict[str, Any]:
     found = adapter(name)
-    versions = {package: _version(package) for package in found.NEEDS}
+    versions = {package: _version(package) for package in found.needs(parameters)}
     return {
         "kind": "text" if issubclass(found, TextPeer) else "vectors",
         "is_engine": found.IS_ENGINE,
@@ -67,7 +67,7 @@ def build(argument: dict[str, Any]) -> dict[str, Any]:
     """In a child: build a peer over vectors, save it, and say how long building took."""
     environment.enter(argument["python"])
     folder = Path(argument["folder"])
-    peer = adapter(argument["adapter"])(argument["threads"])
+    peer = _ready(argument)
     assert isinstance(peer, VectorPeer)  # noqa: S101  `_facts` has said that it saves
     seconds = _built(peer, argument)
     (folder / "peer").mkdir()
@@ -77,6 +77,14 @@ def build(argument: dict[str, Any]) -> dict[str, Any]:
     facts = {"seconds": seconds, "ended_at": ended_at, "machine": describe().fingerprint}
     (folder / "build.json").write_text(json.dumps(facts))
     return {}
+
+
+def _ready(argument: dict[str, Any]) -> Peer:
+    """The peer, its library loaded: importing one can take longer than building."""
+    made = adapter(argument["adapter"])
+    for module in made.MODULES:
+        import_module(module)
+    return made(argument["threads"])
 
 
 def _built(peer: VectorPeer, argument: dict[str, Any]) -> float:
@@ -94,7 +102,7 @@ def search(argument: dict[str, Any]) -> Measurement:
     environment.enter(argument["python"])
     queries = np.load(Path(argument["vectors"]) / "queries.npy")
     order = _order(argument, len(queries))
-    peer = adapter(argument["adapter"])(argument["threads"])
+    peer = _ready(argument)
     assert isinstance(peer, VectorPeer)  # noqa: S101  `_facts` has said so
     before = _anonymous()
     if argument["saved"] is not None:
@@ -104,14 +112,15 @@ def search(argument: dict[str, Any]) -> Measurement:
     samples = []
     if argument["saved"] is None:
         samples.append(Samples.of(_built(peer, argument), "peers.build", **argument["labels"]))
-    k, batch = argument["settings"]["k"], queries[:BATCH]
+    k, batch = argument["settings"]["k"], queries[:BATCH].copy()
     judge = _Judge(argument, queries)
     for setting in _settings(argument):
         labels = {**argument["labels"], "setting": _text(setting)}
         peer.tune(setting)
         for row in order[-WARM_UP:]:
-            peer.search(queries[row][None], k)
-        timed = time_each(lambda query: peer.search(query, k)[0], (queries[row][None] for row in order))
+            peer.search(queries[[row]], k)
+        # Each is asked by a copy: a peer may change what it is given.
+        timed = time_each(lambda query: peer.search(query, k)[0], (queries[[row]] for row in order))
         batches = Samples("peers.batch", **labels)
         for one in _repeated(lambda: peer.search(batch, k), argument["settings"]["batch_seconds"]):
             batches.add(one.seconds, one.start, items=len(batch))
@@ -137,7 +146,7 @@ def ask(argument: dict[str, Any]) -> Measurement:
             return np.array([known[text] for text in asked])
         return embedder.embed(asked)
 
-    peer = adapter(argument["adapter"])(argument["threads"])
+    peer = _ready(argument)
     assert isinstance(peer, TextPeer)  # noqa: S101  `_facts` has said so
     yield
     before = _anonymous()

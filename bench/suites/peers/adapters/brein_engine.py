@@ -17,6 +17,7 @@ class BreinEngine(TextPeer):
     """
 
     IS_ENGINE = True
+    MODULES = ("faiss",)
 
     def build(self, texts: Sequence[str], embed: Embed, parameters: Parameters) -> None:
         """Store, index and commit the texts to disk."""

@@ -16,6 +16,7 @@ class BreinIndex(VectorPeer):
     """`brein.index`: ids are texts, so row numbers are made of them in the timed search."""
 
     IS_ENGINE = True
+    MODULES = ("faiss",)
     SAVES = True
 
     def build(self, vectors: FloatArray, metric: str, parameters: Parameters) -> None:

@@ -13,6 +13,7 @@ class Chroma(TextPeer):
     """Build: Chroma's own settings of its graph: `max_neighbors`, `ef_construction`, `ef_search`."""
 
     NEEDS = ("chromadb",)
+    MODULES = ("chromadb",)
 
     def build(self, texts: Sequence[str], embed: Embed, parameters: Parameters) -> None:
         """Add the texts, as many at once as Chroma takes."""

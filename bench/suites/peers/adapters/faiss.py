@@ -15,6 +15,7 @@ from brein.records import FloatArray
 class Faiss(VectorPeer):
     """Build: `factory`, what `faiss.index_factory` reads, and FAISS's parameters. Search: likewise."""
 
+    MODULES = ("faiss",)
     SAVES = True
 
     def build(self, vectors: FloatArray, metric: str, parameters: Parameters) -> None:

@@ -17,6 +17,7 @@ class Hnswlib(VectorPeer):
     """Build: `M`, `ef_construction`. Search: `ef`, of which it takes at least k."""
 
     NEEDS = ("hnswlib",)
+    MODULES = ("hnswlib",)
     SAVES = True
 
     def build(self, vectors: FloatArray, metric: str, parameters: Parameters) -> None:

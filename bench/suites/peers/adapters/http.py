@@ -1,4 +1,5 @@
-"""Any engine behind HTTP. It answers three requests, each a JSON object, by a JSON object with status 200:
+"""Any engine behind HTTP. It answers three requests, each a JSON object, by a JSON object with status 200
+(a redirect is not followed):
 
 POST URL/build   {"metric": "cosine" | "inner_product" | "l2", "parameters": {…}, "total": n,
                   "start": row, "vectors": [[…], …]}          → {}
@@ -25,6 +26,7 @@ from brein.records import FloatArray
 
 _BLOCK = 1000  # rows in one request
 _PATIENCE = 600.0  # seconds an answer may take
+_MOST = 64 * 2**20  # bytes of an answer
 _OK = 200
 
 
@@ -41,9 +43,10 @@ class Http(VectorPeer):
         rest = dict(parameters)
         url = urlsplit(str(rest.pop("url", "")))
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        if url.scheme not in kinds or url.hostname is None:
+        if url.scheme not in kinds or url.hostname is None or url.query or url.username is not None:
             raise UsageError(
-                f"url = {url.geturl()!r}: must be http://HOST or https://HOST, with a path or none"
+                f"url = {url.geturl()!r}: must be http://HOST or https://HOST, with a path or none, "
+                "without a user or ?parameters"
             )
         self._connection = kinds[url.scheme](url.hostname, url.port, timeout=_PATIENCE)
         self._path = url.path.rstrip("/")
@@ -58,9 +61,11 @@ class Http(VectorPeer):
             headers = {"Content-Type": "application/json"}
             self._connection.request("POST", f"{self._path}/{verb}", json.dumps(question).encode(), headers)
             response = self._connection.getresponse()
-            body = response.read()
+            body = response.read(_MOST + 1)
             if response.status != _OK:
                 raise MeasurementError(f"{self._path}/{verb} answered {response.status} {response.reason}")
+            if len(body) > _MOST:
+                raise MeasurementError(f"{self._path}/{verb} answered more than {_MOST:,} bytes")
             return json.loads(body)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise MeasurementError(f"{self._path}/{verb} gave no answer: {error!r}") from None
@@ -72,9 +77,16 @@ class Http(VectorPeer):
     def search(self, queries: FloatArray, k: int) -> IntArray:
         """The rows it answers with, -1 where it gives fewer."""
         question = {"queries": queries.tolist(), "k": k, "parameters": self._parameters}
+        answer = self._ask("search", question)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
-        for row, found in zip(rows, self._ask("search", question)["rows"], strict=True):
-            row[: len(found)] = found[:k]
+        try:
+            for row, found in zip(rows, answer["rows"], strict=True):
+                row[: len(found)] = found[:k]
+        except (LookupError, TypeError, ValueError) as error:
+            raise MeasurementError(
+                f'{self._path}/search must answer {{"rows": [[7, 12, …], …]}}, a list for each of '
+                f"{len(queries)} queries: {error!r}"
+            ) from None
         return rows
 
     def close(self) -> None:

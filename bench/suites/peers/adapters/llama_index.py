@@ -12,6 +12,7 @@ class LlamaIndex(TextPeer):
     """A `VectorStoreIndex` over a `FaissVectorStore` of an `IndexFlatIP`."""
 
     NEEDS = ("llama-index-core", "llama-index-vector-stores-faiss")
+    MODULES = ("llama_index.core", "llama_index.vector_stores.faiss")
 
     def build(self, texts: Sequence[str], embed: Embed, parameters: Parameters) -> None:
         """Add the texts as nodes."""

@@ -19,6 +19,7 @@ class Scann(VectorPeer):
     """Build: `num_leaves`, `reorder`. Search: `leaves_to_search`. One query is searched by one thread."""
 
     NEEDS = ("scann",)
+    MODULES = ("scann",)
     SAVES = True
 
     def build(self, vectors: FloatArray, metric: str, parameters: Parameters) -> None:

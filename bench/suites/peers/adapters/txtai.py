@@ -12,6 +12,7 @@ class Txtai(TextPeer):
     """Build: txtai's own configuration, such as `backend` and `faiss`."""
 
     NEEDS = ("txtai",)
+    MODULES = ("txtai",)
 
     def build(self, texts: Sequence[str], embed: Embed, parameters: Parameters) -> None:
         """Index the texts."""

@@ -17,6 +17,7 @@ class Usearch(VectorPeer):
     """Build: `connectivity`, `expansion_add`. Search: `expansion_search`."""
 
     NEEDS = ("usearch",)
+    MODULES = ("usearch.index",)
     SAVES = True
 
     def build(self, vectors: FloatArray, metric: str, parameters: Parameters) -> None:
