@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,9 @@ import numpy as np
 
 from brein.index.base import Config, Footprint, LabelArray, Structure, nothing_found
 from brein.records import FloatArray
+
+FEW = 8  # vectors that are added by the calling thread alone
+_SCANNED = 100_000  # vectors that it looks through alone for those to remove: a third of a millisecond
 
 
 class FaissStructure(Structure[Config]):
@@ -60,20 +63,21 @@ class FaissStructure(Structure[Config]):
     def add(self, labels: LabelArray, vectors: FloatArray) -> None:
         """Add float32 (n, d) under int64 (n,)."""
         self._own()
-        with threads_to_add(len(vectors)):
+        with one_thread(len(vectors) <= FEW):
             self._faiss.add_with_ids(vectors, labels)
 
     def remove(self, labels: LabelArray) -> None:
         """Remove these labels."""
         self._own()
-        self._faiss.remove_ids(labels)
+        with one_thread(self._faiss.ntotal <= _SCANNED):
+            self._faiss.remove_ids(labels)
 
     def search(
         self, queries: FloatArray, k: int, among: LabelArray | None = None
     ) -> tuple[FloatArray, LabelArray]:
         """The `k` nearest of each query: scores (m, k), and labels (m, k) padded with −1."""
         # With more threads FAISS splits the database of a single query, which is slower and dearer.
-        with one_thread() if len(queries) == 1 else nullcontext():
+        with one_thread(len(queries) == 1):
             if among is None:
                 return self._search_all(queries, k)
             return self._search_among(queries, k, among)
@@ -132,26 +136,23 @@ class FaissStructure(Structure[Config]):
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Have FAISS work on the calling thread alone; the setting, which torch may share, is put back."""
+def one_thread(alone: bool = True) -> Iterator[None]:
+    """Have FAISS work on the calling thread, where that is to be so; the setting is put back.
+
+    Torch may share it. On a busy machine, waiting for other threads can take a hundred times as long as a
+    little work; on an idle one they spare little of it.
+    """
     import faiss
 
     threads = faiss.omp_get_max_threads()
-    if threads > 1:
+    changed = alone and threads > 1
+    if changed:
         faiss.omp_set_num_threads(1)
     try:
         yield
     finally:
-        if threads > 1:
+        if changed:
             faiss.omp_set_num_threads(threads)
-
-
-_FEW = 8  # vectors added by the calling thread alone
-
-
-def threads_to_add(count: int) -> AbstractContextManager[None]:
-    """The calling thread for a few vectors: on a busy machine, waiting for the others takes a hundredfold."""
-    return one_thread() if count <= _FEW else nullcontext()
 
 
 def labels_by_row(index: Any) -> LabelArray:

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from brein.errors import StorageError
 from brein.index.base import Footprint, IndexConfig, LabelArray, Structure, nothing_found
-from brein.index.family import nearest_among, one_thread, scores_of, threads_to_add
+from brein.index.family import FEW, nearest_among, one_thread, scores_of
 from brein.index.hnsw import HNSWSQConfig, HNSWSQStructure
 from brein.index.ivf import IVFPQConfig, IVFPQStructure, IVFScalarQuantizerConfig, IVFScalarQuantizerStructure
 from brein.index.pq import PQConfig, PQFastScanConfig, PQFastScanStructure, PQStructure
@@ -135,7 +135,7 @@ class RefinedStructure(Structure[RefineConfig]):
 
     def add(self, labels: LabelArray, vectors: FloatArray) -> None:
         """Add float32 (n, d) under int64 (n,)."""
-        with threads_to_add(len(vectors)):
+        with one_thread(len(vectors) <= FEW):
             self._better.put(labels, vectors)
         self._first.add(labels, vectors)
 

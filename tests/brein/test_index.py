@@ -219,13 +219,13 @@ def test_a_search_leaves_the_thread_setting_alone(filled, queries):
         faiss.omp_set_num_threads(before)
 
 
-def threads_started(add):
-    """How many threads FAISS starts for a call of `add` where it may use three."""
+def threads_started(work):
+    """How many threads FAISS starts for a call of `work` where it may use three."""
 
     def count():
         faiss.omp_set_num_threads(3)  # holds for this thread, which has started none yet
         before = set(os.listdir("/proc/self/task"))
-        add()
+        work()
         return len(set(os.listdir("/proc/self/task")) - before)
 
     with ThreadPoolExecutor(1) as pool:
@@ -233,10 +233,10 @@ def threads_started(add):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_few_vectors_are_added_by_the_calling_thread_alone(name, vectors):
+def test_few_vectors_are_added_and_removed_by_the_calling_thread_alone(name, vectors):
     made = built(config_of(name), vectors)
     for count in (1, 8):
-        made.remove(IDS[:count])
+        assert threads_started(lambda count=count: made.remove(IDS[:count])) == 0
         assert threads_started(lambda count=count: made.add(IDS[:count], vectors[:count])) == 0
 
 
