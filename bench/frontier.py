@@ -145,20 +145,21 @@ def differences(records: Sequence[RunRecord]) -> list[str]:
     """
     suite = judged(records)
     valid = [record for record in records if record.validity.valid]
-    searched = [_searched(record, suite) for record in valid]
+    data = [searched(record, suite) for record in valid]
     differ = {
         "machine": {record.machine.fingerprint for record in valid},
-        "data": {data.sha256 for data in searched},
+        "data": {one.sha256 for one in data},
         "embedding": {
             _embedding(record)
-            for record, data in zip(valid, searched, strict=True)
-            if suite == "memory" and "documents" in data.counts
+            for record, one in zip(valid, data, strict=True)
+            if suite == "memory" and "documents" in one.counts
         },
     }
     return [name for name, kinds in differ.items() if len(kinds) > 1]
 
 
-def _searched(record: RunRecord, suite: str | None) -> DatasetFacts:
+def searched(record: RunRecord, suite: str | None) -> DatasetFacts:
+    """What the suite that is judged searched."""
     return record.dataset if suite == "query" else record.memory_vectors or record.dataset
 
 

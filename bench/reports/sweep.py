@@ -254,7 +254,7 @@ def measured_how(sweep: Sweep) -> list[tuple[str, str]]:
     """How the cells were measured: data, machine, repeats, seeds, time."""
     first = sweep.records[0]
     trials = [record.experiment.get("trial") or {} for record in sweep.records]
-    searched = first.memory_vectors or first.dataset
+    searched = frontier.searched(first, frontier.judged(sweep.records))
     facts = {
         "Cells": _cells(sweep),
         "Data": _shared(f"{searched.name}: {answer.plain(searched.counts)}", "data" not in sweep.differences),

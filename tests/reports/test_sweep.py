@@ -212,6 +212,15 @@ def test_cells_without_recall_stand_side_by_side(record: RunRecord) -> None:
         assert re.search(r"cache\.l1\.max_entries=100: ?L2", flat)
 
 
+def test_the_data_are_those_that_the_judged_suite_searched(record: RunRecord) -> None:
+    asked = [metric for metric in record.metrics if metric.name.startswith("query.")]
+    said = [
+        dict(sweep.measured_how(over([record.model_copy(update={"metrics": metrics})])))["Data"]
+        for metrics in (record.metrics, asked)
+    ]
+    assert [text.partition(":")[0] for text in said] == ["synthetic", "pydocs"]
+
+
 def test_the_query_suite_is_judged_where_only_it_ran(record: RunRecord) -> None:
     asked = [metric for metric in record.metrics if metric.name.startswith("query.")]
     made = over([record.model_copy(update={"metrics": asked})])
