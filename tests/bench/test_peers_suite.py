@@ -6,12 +6,13 @@ import venv
 from importlib.metadata import distribution
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import config, matched, metrics, process
 from bench.artifacts import Store
 from bench.config import SyntheticConfig
-from bench.errors import UsageError
+from bench.errors import MeasurementError, UsageError
 from bench.metrics import label_text
 from bench.suites import Experiment, peers
 from bench.suites.peers import environment
@@ -257,6 +258,16 @@ def test_what_is_made_is_what_was_said_and_a_build_that_fails_is_skipped(run):
     assert len({artifact.key for artifact in planned} - made) == 1
     assert len(made) == 4  # vectors, truth, the engine's index and FAISS's
     assert len(samples[samples["series"] == "peers.build"]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("found", [[500], [0.5], [float("nan")]])
+def test_an_answer_that_is_no_row_number_is_said_to_be_none(run, found):
+    _, _, works, _ = run
+    argument = works[0].plans[0].argument
+    judge = peers.measure._Judge(argument, np.load(Path(argument["vectors"]) / "queries.npy"))
+    with pytest.raises(MeasurementError, match="row numbers, integers up to 499, got"):
+        judge._recall(0, np.array(found))
 
 
 def _light():

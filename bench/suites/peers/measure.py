@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench import quality, trial
+from bench.errors import MeasurementError
 from bench.machine import describe
 from bench.suites.peers import environment
 from bench.suites.peers.adapters import adapter
@@ -225,6 +226,11 @@ class _Judge:
         return samples
 
     def _recall(self, row: int, found: IntArray) -> float:
+        last = len(self._vectors) - 1
+        if not all(one <= last and one == int(one) for one in found):
+            raise MeasurementError(
+                f"a search must give row numbers, integers up to {last}, got {found!r:.200}"
+            )
         there = [int(one) for one in found if one >= 0]
         away = truth.distances(self._vectors[there], self._queries[row], self._metric)
         return quality.neighbour_recall(there, away.tolist(), self._nearest[row].tolist(), _JUDGED)
