@@ -166,6 +166,10 @@ def test_what_cannot_take_part_says_what_it_needs(data, tmp_path, monkeypatch):
     [
         (["+suite.peers.adapters.x=nmslib"], "'nmslib' is unknown; known adapters: brein_index"),
         (["+suite.peers.adapters.x={adapter: faiss, python: /no/python}"], "/no/python: no such interpreter"),
+        (
+            ["+suite.peers.adapters.x={adapter: faiss, python: /bin/true}"],
+            "of x, run by /bin/true cannot be loaded",
+        ),
         (["suite.peers.dsn='host=h password=secret'"], "holds a password"),
         (["suite.peers.dsn='postgresql://me:secret@h/d'"], "holds a password"),
         (

@@ -20,7 +20,7 @@ from typing import Any
 from bench import process
 from bench.artifacts import Artifact
 from bench.config import PeerConfig
-from bench.errors import BenchError, UsageError
+from bench.errors import BenchError, MeasurementError, UsageError
 from bench.machine import compute_threads, describe, faiss
 from bench.suites.base import Experiment
 from bench.suites.peers.measure import BATCH, WARM_UP
@@ -147,13 +147,19 @@ def participants(experiment: Experiment) -> list[Participant]:
     """Everybody in `suite.peers.adapters`, examined in the environment of each.
 
     Raises:
-        UsageError: an adapter is unknown, or its file cannot be run.
+        UsageError: an adapter is unknown, or its file or its interpreter cannot be run.
     """
     configs = experiment.config.suite.peers.peers
     facts: dict[str, Any] = {}
     for python in dict.fromkeys(config.python for config in configs.values()):
         adapters = {n: [_adapter(c), c.build] for n, c in configs.items() if c.python == python}
-        facts |= _examined(json.dumps({"python": _absolute(python), "adapters": adapters}))
+        try:
+            facts |= _examined(json.dumps({"python": _absolute(python), "adapters": adapters}))
+        except MeasurementError as error:
+            where = "" if python is None else f", run by {python}"
+            remedy = "python -m bench.suites.peers.environment makes an interpreter that can" if where else ""
+            told = f"the adapters of {', '.join(adapters)}{where} cannot be loaded: {error}"
+            raise UsageError("; ".join(filter(None, [told, remedy]))) from None
     return [Participant(name, config, facts[name]) for name, config in configs.items()]
 
 
