@@ -140,7 +140,7 @@ class Store:
 
     def in_use(self, stored: Stored) -> bool:
         """Whether a process that got this artifact lives."""
-        with _alone(self._lock(stored.folder, "use")) as free:
+        with alone(self._lock(stored.folder, "use")) as free:
             return not free
 
     def prune(
@@ -198,12 +198,12 @@ class Store:
     def _builders_turn(self, folder: Path) -> Iterator[None]:
         """Be the one that builds, after waiting for any other that does."""
         lock = self._lock(folder, "build")
-        with _alone(lock) as free:
+        with alone(lock) as free:
             if free:
                 yield
                 return
         self.say(f"wait for another process to build {folder.parent.name}")
-        with _alone(lock, wait=True):
+        with alone(lock, wait=True):
             yield
 
     def _build(self, artifact: Artifact, build: Callable[[Path], None], damage: str) -> None:
@@ -240,7 +240,7 @@ class Store:
 
     def _remove(self, folder: Path, dry_run: bool) -> bool:
         """Remove an artifact unless it is in use; a crash midway leaves what counts as damaged."""
-        with _alone(self._lock(folder, "use")) as free:
+        with alone(self._lock(folder, "use")) as free:
             if free and not dry_run and folder.exists():  # another process may have removed it by now
                 (folder / _MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(folder)
@@ -250,12 +250,12 @@ class Store:
         """Remove what killed processes left behind: drafts, and what their trials would have thrown away."""
         for draft in self.root.glob("*/.*"):
             if named := _DRAFT.fullmatch(draft.name):
-                with _alone(self._lock(draft.with_name(named[1]), "build")) as free:
+                with alone(self._lock(draft.with_name(named[1]), "build")) as free:
                     if free:
                         shutil.rmtree(draft, ignore_errors=True)
         for folder in (self.root / "scratch").glob("*"):
             if _SCRATCH.fullmatch(folder.name):
-                with _alone(self._lock(folder, "use")) as free:
+                with alone(self._lock(folder, "use")) as free:
                     if free:
                         shutil.rmtree(folder, ignore_errors=True)
 
@@ -384,7 +384,7 @@ def _hold(lock: Path) -> bool:
 
 
 @contextmanager
-def _alone(lock: Path, wait: bool = False) -> Iterator[bool]:
+def alone(lock: Path, wait: bool = False) -> Iterator[bool]:
     """Hold a lock alone, if nobody else holds it or after waiting; give whether it is held."""
     descriptor = _locked(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     if descriptor is None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from bench import machine, record, suites, trial, workload
@@ -150,6 +150,7 @@ def plan(opened: Sequence[Opened], finished: int, durations: Durations) -> Plan:
     wanted = {artifact.key: (one, artifact) for one in opened for artifact in one.artifacts}
     there: Counter[str] = Counter()
     missing: Counter[str] = Counter()
+    expected = cache(Store.expected_seconds)  # which reads what is known of every artifact
     seconds: list[float | None] = [durations.of_cell(one.cell.config) for one in opened]
     for one, artifact in wanted.values():
         store = one.experiment.store
@@ -157,7 +158,7 @@ def plan(opened: Sequence[Opened], finished: int, durations: Durations) -> Plan:
             there[artifact.kind] += 1
         else:
             missing[artifact.kind] += 1
-            seconds.append(store.expected_seconds(artifact.kind))
+            seconds.append(expected(store, artifact.kind))
     known = [one for one in seconds if one is not None]
     total = sum(known) if len(known) == len(seconds) else None
     return Plan([one.cell for one in opened], finished, dict(there), dict(missing), total)
@@ -208,7 +209,9 @@ class Sitting:
 
 
 def check_comparable(cells: Sequence[Cell], here: Machine) -> None:
-    """Refuse to go on with a sweep whose finished cells were measured elsewhere or with other packages.
+    """Refuse to go on with a sweep whose finished cells do not compare with what it would measure now.
+
+    They were configured otherwise, or measured on another machine or with other packages.
 
     Raises:
         UsageError: naming what differs.
@@ -217,6 +220,13 @@ def check_comparable(cells: Sequence[Cell], here: Machine) -> None:
     for cell in cells:
         if cell.finished:
             made, _ = record.read(cell.folder)
+            asked = cell.config.model_dump(mode="json")
+            changed = [name for name in asked if made.experiment.get(name) != asked[name]]
+            if changed:
+                raise UsageError(
+                    f"{cell.folder} was measured with another {', '.join(changed)} than that cell now has: "
+                    "a preset or an option has changed; start a new sweep"
+                )
             differ = [
                 name for name in {*versions, *made.versions} if versions.get(name) != made.versions.get(name)
             ]

@@ -58,6 +58,10 @@ class GridSweeper(Sweeper):
         for override in parser.parse_overrides(arguments):
             key = override.get_key_element()
             if key == "+sweep":
+                if not isinstance(override.value(), str):
+                    raise UsageError(
+                        f"{override.input_line}: give one preset; a union of grids makes another"
+                    )
                 continue
             if not override.is_sweep_override():
                 given[key] = [f"{key}={override.get_value_element_as_str()}"]
@@ -103,6 +107,12 @@ def _text(key: str, value: Any) -> str:
     return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
+def given(arguments: Sequence[str], key: str) -> list[str]:
+    """The values that arguments give a key, unquoted."""
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    return [str(override.value()) for override in parsed if override.get_key_element() == key]
+
+
 def left_to_cells(arguments: Sequence[str]) -> list[str]:
     """The arguments of a sweep, with single values written as sweeps of one.
 
@@ -129,5 +139,5 @@ def _sweep_of_one(argument: str, parser: OverridesParser) -> str:
 
 def arguments(hydra: Path) -> list[str]:
     """What a run or sweep was started with, from the file that Hydra keeps of itself."""
-    begun = OmegaConf.load(hydra).hydra.overrides
-    return [*begun.hydra, *begun.task]
+    begun: Any = OmegaConf.to_container(OmegaConf.load(hydra).hydra.overrides)  # "${…}" as they were typed
+    return [*begun["hydra"], *begun["task"]]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_TRIALS = "trials"  # the folder, in a cell's own, of those that have ended
+_MOST_SIDE_BY_SIDE = 4  # each holds what it measures on in memory
+
 # What a trial's function is: see `Plan`.
 Measurement = Generator[None, None, dict[str, Any]]
 
@@ -170,7 +173,7 @@ class Kept:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self._folder = folder / "trials"
+        self._folder = folder / _TRIALS
         self._identity = identity
 
     def has(self, task: Task) -> bool:
@@ -186,10 +189,6 @@ class Kept:
         self._folder.mkdir(exist_ok=True)
         record.write_atomically(self._path(task), gzip.compress(ended.to_json().encode(), 1))
 
-    def clear(self) -> None:
-        """Remove the files, once the cell's record holds what is in them."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def _path(self, task: Task) -> Path:
         content = {
             "target": task.plan.target,
@@ -199,6 +198,16 @@ class Kept:
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return self._folder / f"{task.plan.suite}-{task.repeat}-{digest[:16]}.json.gz"
+
+
+def kept(folder: Path) -> bool:
+    """Whether trials are kept in a cell's folder."""
+    return any((folder / _TRIALS).glob("*"))
+
+
+def forget(folder: Path) -> None:
+    """Remove the trials kept in a cell's folder, once its record holds what is in them."""
+    shutil.rmtree(folder / _TRIALS, ignore_errors=True)
 
 
 # Runs tasks, in their order where it runs one at a time, and gives each when it has ended.
@@ -235,14 +244,12 @@ def run_all(
     left = Counter(task.cell for task in missing)
     for cell in (cell for cell in cells if not left[cell]):
         yield cell, _outcome(cell)
-        cell.kept.clear()  # by now the caller has written the outcome
     for task, ended in place(missing):
         task.cell.kept.keep(task, ended)
         tell(task, ended)
         left[task.cell] -= 1
         if not left[task.cell]:
             yield task.cell, _outcome(task.cell)
-            task.cell.kept.clear()
 
 
 def to_run(cells: Sequence[Cell]) -> list[Task]:
@@ -267,7 +274,7 @@ def _outcome(cell: Cell) -> Outcome:
 
 def here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
     """Run tasks on this machine: a few processes prepare side by side, then measure one at a time."""
-    side_by_side = max(2, usable_cores())
+    side_by_side = min(max(2, usable_cores()), _MOST_SIDE_BY_SIDE)
     for start in range(0, len(tasks), side_by_side):
         yield from _side_by_side(tasks[start : start + side_by_side])
 

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console, RenderableType
 
 from bench import (
+    artifacts,
     cluster,
     config,
     launcher,
@@ -31,7 +32,7 @@ from bench import (
 )
 from bench.decide import baseline
 from bench.durations import Durations
-from bench.errors import MeasurementError, UsageError, explain
+from bench.errors import BenchError, MeasurementError, UsageError, explain
 from bench.frontier import Failure
 from bench.launcher import Cell, Refused, Sweep
 from bench.record import RunRecord
@@ -71,7 +72,8 @@ def main(argv: list[str]) -> int:
     elif not any(argument.startswith("-") for argument in arguments):
         # Before Hydra makes the run's folder, or writes into the one it is given.
         config.from_overrides(arguments)
-        _refuse_used(arguments)
+        for folder in sweeper.given(arguments, "hydra.run.dir"):
+            _refuse_used(Path(folder))
     session = Session(flags)
     launcher.register()
     sys.argv = ["python -m bench run", *arguments]  # where hydra.main looks
@@ -96,14 +98,10 @@ def _flags(argv: list[str]) -> tuple[Flags, list[str]]:
     return Flags("--json" in argv, "--dry-run" in argv, resume), rest
 
 
-def _refuse_used(arguments: Sequence[str]) -> None:
+def _refuse_used(folder: Path) -> None:
     """Raises UsageError: the run is to go into a folder that holds one already."""
-    for argument in arguments:
-        folder = Path(argument.removeprefix("hydra.run.dir="))
-        if argument.startswith("hydra.run.dir=") and (folder / ".hydra").exists():
-            raise UsageError(
-                f"{folder} holds a run already; choose another hydra.run.dir, or --resume {folder}"
-            )
+    if (folder / ".hydra").exists():
+        raise UsageError(f"{folder} holds a run already; choose another hydra.run.dir, or --resume {folder}")
 
 
 def _begun(folder: Path) -> list[str]:
@@ -117,7 +115,7 @@ def _begun(folder: Path) -> list[str]:
         return [*sweeper.arguments(folder / "multirun.yaml"), f"hydra.sweep.dir={quoted}"]
     if (folder.parent / "multirun.yaml").exists():
         raise UsageError(f"{folder} is one cell of a sweep; resume {folder.parent}")
-    if (folder / "record.json").exists():
+    if (folder / "report.html").exists():  # the last file that a run writes
         raise UsageError(f"{folder} holds a finished run; there is nothing to resume")
     if not (folder / ".hydra" / "hydra.yaml").exists():
         raise UsageError(f"{folder} holds no run or sweep; give the folder that one was begun in")
@@ -136,7 +134,7 @@ class Session:
         """Measure a single run, in the folder that Hydra made for it."""
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with _own_folder(folder):
+            with _own_folder(folder), _alone(folder):
                 cell = Cell(list(HydraConfig.get().overrides.task), folder, config.read(composed))
                 runs = self._measure([cell], folder)
         except Exception as error:
@@ -152,21 +150,29 @@ class Session:
         cells = self._without_refused(sweep.cells)
         if not cells:
             return
-        if not self.flags.dry_run:
-            sweep.make_folder()
-        runs = self._measure(cells, sweep.folder)
-        if runs:
-            objective = cells[0].config.objective
-            page = reports.write_sweep(runs, sweep.folder, objective, self.failures)
-            answer = {"runs": [_answer(*run) for run in runs]}
-            self._show(answer, terminal.sweep(runs, objective, self.failures), page)
+        if self.flags.dry_run:
+            self._measure(cells, sweep.folder)
+            return
+        sweep.make_folder()
+        with _alone(sweep.folder):
+            runs = self._measure(cells, sweep.folder)
+            if runs:
+                objective = cells[0].config.objective
+                page = reports.write_sweep(runs, sweep.folder, objective, self.failures)
+                answer = {"runs": [_answer(*run) for run in runs]}
+                self._show(answer, terminal.sweep(runs, objective, self.failures), page)
 
     def _measure(self, cells: Sequence[Cell], folder: Path) -> list[tuple[Path, RunRecord]]:
         """Bring every cell to its record, in the folder of each; none where only the plan is asked for."""
-        with _place(cells) as place:
-            return self._measure_at(place, cells, folder)
+        try:
+            with _place(cells) as place:
+                return self._measure_at(place, cells)
+        except KeyboardInterrupt:
+            if (folder / "multirun.yaml").exists() or trial.kept(folder):
+                raise KeyboardInterrupt(f"python -m bench run --resume {_relative(folder)} goes on") from None
+            raise
 
-    def _measure_at(self, place: Place, cells: Sequence[Cell], folder: Path) -> list[tuple[Path, RunRecord]]:
+    def _measure_at(self, place: Place, cells: Sequence[Cell]) -> list[tuple[Path, RunRecord]]:
         here = machine.describe()
         sitting.check_comparable(cells, here)
         progress, durations = Progress(Console(stderr=True)), _durations(cells)
@@ -176,22 +182,34 @@ class Session:
         if self.flags.dry_run:
             self._show(plans.as_json(plan), plans.table(plan))
             return []
+        for cell in cells:
+            if cell.finished:
+                with self._apart(cell):
+                    _complete(cell)
         progress.say(plans.in_short(plan))
         prepared = self._without_refused(list(sitting.prepare(opened)))
         for one in prepared:
             one.cell.make_folder()
         turns = sitting.Sitting(prepared, here)
-        try:
-            with progress.trials(turns.trials, durations) as tell:
-                for done in turns.measure(place, tell):
+        with progress.trials(turns.trials, durations) as tell:
+            for done in turns.measure(place, tell):
+                with self._apart(done.prepared.cell):
                     _conclude(done)
-        except KeyboardInterrupt:
-            if any(folder.rglob("trials/*")):
-                raise KeyboardInterrupt(f"python -m bench run --resume {_relative(folder)} goes on") from None
-            raise
         runs = [(cell.folder, record.read(cell.folder)[0]) for cell in cells if cell.finished]
         self.codes += [0 if made.validity.valid else MeasurementError.exit_code for _, made in runs]
         return runs
+
+    @contextmanager
+    def _apart(self, cell: Cell) -> Iterator[None]:
+        """A defect met with one cell is said, and is no other's; its trials stay for --resume."""
+        try:
+            yield
+        except BenchError:
+            raise  # what cannot be written, no other cell could write either
+        except Exception as error:
+            self._fail(error, " ".join(cell.overrides))
+            if not cell.finished:
+                self.failures.append(Failure(cell.overrides, explain(error)[0]))
 
     def _without_refused(self, cells: Sequence[T | Refused]) -> list[T]:
         """The cells that can be measured; the others' errors are said, each once."""
@@ -267,11 +285,28 @@ def _conclude(done: Done) -> None:
         verdicts=baseline.judge(cell.config.baseline, measured, trials, conditions, skipped),
     )
     record.write(made, done.outcome.samples, cell.folder)
+    trial.forget(cell.folder)
     reports.write(made, done.outcome.samples, cell.folder)
+
+
+def _complete(cell: Cell) -> None:
+    """Do for a cell with a record what a sitting that was killed then has not."""
+    trial.forget(cell.folder)
+    if not (cell.folder / "report.html").exists():
+        reports.write(*record.read(cell.folder), cell.folder)
 
 
 def _answer(folder: Path, made: RunRecord) -> dict[str, object]:
     return {"folder": str(folder), "record": made.model_dump(mode="json")}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises UsageError: another process measures into this folder."""
+    with artifacts.alone(folder / ".lock") as free:
+        if not free:
+            raise UsageError(f"{folder} is in the hands of another process; wait for its end, or end it")
+        yield
 
 
 @contextmanager

@@ -2,15 +2,18 @@
 
 import gzip
 import json
+import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from bench import record
+from bench import artifacts, record
 from bench.config import CONF
 
 SWEEP = [
@@ -31,16 +34,27 @@ def bench(folder, *arguments):
     )
 
 
+def on_disk(sweep):
+    """The trials of a sweep that have ended, kept one by one or in their cell's record."""
+    found = {path: set(names) for path, _, names in os.walk(sweep)}  # which folders that go do not disturb
+    records = [Path(path, "record.json") for path, names in found.items() if "record.json" in names]
+    loose = [Path(path, name) for path, names in found.items() for name in names if name.endswith(".gz")]
+    trials = [trial for made in records for trial in json.loads(made.read_bytes())["trials"]]
+    for path in loose:
+        with suppress(FileNotFoundError):  # its cell has got its record
+            trials += [json.loads(gzip.decompress(path.read_bytes()))["trial"]]
+    return list({json.dumps(trial): trial for trial in trials}.values())
+
+
 def killed_after(folder, trials, *arguments):
-    """Run until so many trials have ended, and kill it; give each trial kept by then."""
+    """Run until so many trials have ended, and kill it; give each trial on disk by then."""
     sweep = folder / "killed"
     command = [sys.executable, "-m", "bench", *arguments, "hydra.sweep.dir=killed"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as started:
-        while len(list(sweep.rglob("*.json.gz"))) < trials:
+        while len(on_disk(sweep)) < trials:
             assert started.poll() is None
         started.send_signal(signal.SIGKILL)
-    found = [json.loads(gzip.decompress(path.read_bytes())) for path in sweep.rglob("*.json.gz")]
-    return [one["trial"] for one in found]
+    return on_disk(sweep)
 
 
 def untimed(made):
@@ -65,7 +79,7 @@ def test_a_killed_sweep_goes_on_where_it_was_and_its_records_are_as_if_undisturb
     kept = killed_after(folder, 1 + secrets.randbelow(6), *SWEEP)
     resumed = bench(folder, "run", "--resume", "killed")
     assert resumed.returncode == 0, resumed.stderr
-    assert f"of {8 - len(kept)}, " in resumed.stderr
+    assert f"of {8 - len(kept)}, " in resumed.stderr or len(kept) == 8
     made = [record.read(folder / "killed" / str(cell))[0] for cell in range(4)]
     whole = [record.read(folder / "whole" / str(cell))[0] for cell in range(4)]
     assert list(map(untimed, made)) == list(map(untimed, whole))
@@ -113,6 +127,58 @@ def test_what_cannot_be_resumed_is_refused_in_a_line(workplace):
         assert refused.returncode == 2
         assert named in refused.stderr
         assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_between_a_record_and_its_reports_gets_them(workplace):
+    folder, _ = workplace
+    killed = shutil.copytree(folder / "whole", folder / "late")
+    (killed / "2" / "report.html").unlink()
+    (killed / "2" / "trials").mkdir()
+    before = (killed / "2" / "record.json").read_bytes()
+    resumed = bench(folder, "run", "--resume", "late")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (killed / "2" / "report.html").read_bytes() == (
+        folder / "whole" / "2" / "report.html"
+    ).read_bytes()
+    assert (killed / "2" / "record.json").read_bytes() == before
+    assert not list(killed.rglob("trials"))
+
+
+@pytest.mark.slow
+def test_a_folder_is_one_process_s_at_a_time(workplace):
+    folder, _ = workplace
+    with artifacts.alone(folder / "whole" / ".lock"):
+        refused = bench(folder, "run", "--resume", "whole")
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("is in the hands of another process; wait for its end, or end it\n")
+
+
+@pytest.mark.slow
+def test_cells_that_are_others_than_when_the_sweep_was_begun_are_refused(workplace):
+    folder, _ = workplace
+    begun = shutil.copytree(folder / "whole", folder / "changed") / "multirun.yaml"
+    begun.write_text(begun.read_text().replace("index=flat,hnsw", "index=hnsw,flat"))
+    refused = bench(folder, "run", "--resume", "changed")
+    assert refused.returncode == 2
+    assert "was measured with another index" in refused.stderr.replace("suite, ", "")
+    assert "start a new sweep" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_into_a_used_folder_is_refused_however_it_is_written(workplace):
+    folder, _ = workplace
+    alone = [argument for argument in SWEEP if argument not in ("-m", "index=flat,hnsw", "index.shards=1,2")]
+    refused = bench(folder, *alone, "hydra.run.dir='whole/0'")
+    assert refused.returncode == 2
+    assert "holds a run already" in refused.stderr
+
+
+@pytest.mark.slow
+def test_two_presets_at_once_are_refused(tmp_path):
+    refused = bench(tmp_path, "run", "-m", "+sweep=index,nprobe", "+profile=smoke")
+    assert refused.returncode == 2
+    assert "+sweep=index,nprobe: give one preset" in refused.stderr
 
 
 @pytest.mark.slow

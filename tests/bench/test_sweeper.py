@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +96,16 @@ def test_single_values_are_left_to_the_cells_and_what_the_folder_depends_on_is_n
         "index=choice(hnsw)", "index.efSearch=choice(9)", "suites=choice([memory])", "a=choice('b, c')"
     ]  # fmt: skip
     assert sweeper.left_to_cells(["what is this"]) == ["what is this"]
+
+
+def test_a_folder_that_was_given_is_known_whatever_its_quotes():
+    given = ["index=flat", "hydra.run.dir='a b'", "hydra.run.dir=c"]
+    assert sweeper.given(given, "hydra.run.dir") == ["a b", "c"]
+
+
+def test_what_a_run_was_begun_with_is_found_as_it_was_typed(tmp_path):
+    begun = {
+        "hydra": {"overrides": {"hydra": ["hydra.mode=RUN"], "task": ["paths.artifacts=${paths.runs}/a"]}}
+    }
+    (tmp_path / "hydra.yaml").write_text(json.dumps(begun))
+    assert sweeper.arguments(tmp_path / "hydra.yaml") == ["hydra.mode=RUN", "paths.artifacts=${paths.runs}/a"]

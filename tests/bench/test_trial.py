@@ -29,6 +29,7 @@ def run(tmp_path):
         ((_, outcome),) = trial.run_all(
             [cell], trial.to_run([cell]), trial.here, lambda task, _: ended.append(task)
         )
+        trial.forget(tmp_path)
         return outcome, ended
 
     return run_plans
@@ -137,9 +138,15 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_kept_trials_go_once_the_outcome_has_been_taken(run, tmp_path):
-    run(Plan("memory", "search", "children:measure", {}))
-    assert not list(tmp_path.rglob("*.gz"))
+def test_trials_are_kept_until_they_are_forgotten(tmp_path):
+    (cell,) = of_one = cells(tmp_path, ["x"], "search")
+    (tmp_path / "x").mkdir()
+    measure(of_one)
+    assert trial.to_run(of_one) == []
+    assert trial.kept(tmp_path / "x")
+    trial.forget(tmp_path / "x")
+    assert [task.cell for task in trial.to_run(of_one)] == [cell, cell]
+    assert not trial.kept(tmp_path / "x")
 
 
 def side_by_side(tmp_path, *plans, timeout=30.0):
