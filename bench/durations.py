@@ -40,14 +40,17 @@ class Durations:
         return self._cells.get((cell, kind), self._kinds.get(kind))
 
     def of_cell(self, config: ExperimentConfig) -> float | None:
-        """Seconds the trials of a cell will take; None where none of its suites was ever seen here."""
+        """Seconds the trials of a cell will take; None where one of its suites was never seen here."""
         parts = {f"memory {part}" for part in config.suite.memory.parts}
-        known = [
-            seconds
-            for kind, seconds in self._kinds.items()
-            if kind in parts or kind.partition(" ")[0] in set(config.suites) - {"memory"}
+        each = [
+            [
+                seconds
+                for kind, seconds in self._kinds.items()
+                if kind.partition(" ")[0] == suite and (suite != "memory" or kind in parts)
+            ]
+            for suite in config.suites
         ]
-        return config.trial.repeats * sum(known) if known else None
+        return config.trial.repeats * sum(map(sum, each)) if all(each) else None
 
     def save(self) -> None:
         """Keep what was learnt of each kind."""

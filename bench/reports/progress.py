@@ -25,7 +25,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._begun = self._last = time.perf_counter()
+        self._begun = time.perf_counter()
 
     def say(self, text: str) -> None:
         """A line of its own."""
