@@ -119,7 +119,10 @@ def _begun(folder: Path) -> list[str]:
         raise UsageError(f"{folder} holds a finished run; there is nothing to resume")
     if not (folder / ".hydra" / "hydra.yaml").exists():
         raise UsageError(f"{folder} holds no run or sweep; give the folder that one was begun in")
-    return [*sweeper.arguments(folder / ".hydra" / "hydra.yaml"), f"hydra.run.dir={quoted}"]
+    begun = sweeper.arguments(folder / ".hydra" / "hydra.yaml")
+    if "hydra.mode=MULTIRUN" in begun:
+        raise UsageError(f"{folder} is one cell of a sweep, taken out of it; resume the sweep")
+    return [*begun, f"hydra.run.dir={quoted}"]
 
 
 @dataclass

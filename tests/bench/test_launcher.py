@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench import artifacts, record
@@ -116,10 +117,12 @@ def test_a_single_run_is_gone_on_with_too(workplace):
 @pytest.mark.slow
 def test_what_cannot_be_resumed_is_refused_in_a_line(workplace):
     folder, _ = workplace
+    shutil.copytree(folder / "whole" / "0" / ".hydra", folder / "taken" / ".hydra")
     for arguments, named in (
         (["--resume"], "needs the folder"),
         (["--resume", "nowhere"], "holds no run or sweep"),
         (["--resume", "whole/0"], "is one cell of a sweep; resume whole"),
+        (["--resume", "taken"], "is one cell of a sweep, taken out of it"),
         (["--resume", "whole", "index=pq"], "index=pq would change what was begun"),
         ([*SWEEP[1:], "hydra.sweep.dir=whole"], "holds a sweep already"),
     ):
@@ -143,6 +146,40 @@ def test_a_sweep_killed_between_a_record_and_its_reports_gets_them(workplace):
     ).read_bytes()
     assert (killed / "2" / "record.json").read_bytes() == before
     assert not list(killed.rglob("trials"))
+
+
+@pytest.mark.slow
+def test_a_defect_met_with_one_cell_is_said_and_the_others_go_on(workplace):
+    folder, _ = workplace
+    killed = shutil.copytree(folder / "whole", folder / "defect")
+    for cell in "12":
+        (killed / cell / "report.html").unlink()
+    samples = killed / "1" / "samples.parquet"
+    pd.read_parquet(samples).drop(columns="value").to_parquet(samples)
+    resumed = bench(folder, "run", "--resume", "defect")
+    assert resumed.returncode == 3
+    assert "index.shards=2: KeyError" in resumed.stderr
+    assert not (killed / "1" / "report.html").exists()
+    assert (killed / "2" / "report.html").exists()
+    assert "Side by side" in resumed.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_a_sweep_goes_on_though_no_trial_is_kept_outside_a_record(tmp_path):
+    once = [argument for argument in SWEEP if not argument.startswith("trial.")]
+    command = [sys.executable, "-m", "bench", *once, "trial.repeats=1", "hydra.sweep.dir=stopped"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        # A shell starts background work, and so perhaps these tests, with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
+    ) as started:  # fmt: skip
+        while not list((tmp_path / "stopped").glob("*/record.json")):
+            assert started.poll() is None
+        started.send_signal(signal.SIGINT)
+        _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    last = errors.splitlines()[-1]
+    assert last == "bench: interrupted; python -m bench run --resume stopped goes on"
 
 
 @pytest.mark.slow
