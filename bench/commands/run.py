@@ -185,6 +185,8 @@ class Session:
         if self.flags.dry_run:
             self._show(plans.as_json(plan), plans.table(plan))
             return []
+        if not opened and len(unfinished) == len(cells):
+            return []
         for cell in cells:
             if cell.finished:
                 with self._apart(cell):
