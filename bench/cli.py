@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import resource
 import sys
-from contextlib import suppress
 from types import ModuleType
 
 from bench.errors import explain
@@ -37,20 +35,12 @@ def main(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         return _fail(f"command {name!r} is unknown; known commands: {', '.join(COMMANDS)}", 2)
-    _allow_many_files()
     try:
         return int(_command(name).main(rest))
     except KeyboardInterrupt as error:
         return _fail(f"interrupted; {error or 'earlier runs are untouched'}", 130)
     except Exception as error:
         return _fail(*explain(error))
-
-
-def _allow_many_files() -> None:
-    """As many as the system lets us open: a sweep holds each artifact it uses, and 1,024 is a usual limit."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS names no limit that it would grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _command(name: str) -> ModuleType:
