@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     try:
         return int(_command(name).main(rest))
     except KeyboardInterrupt as error:
-        return _fail(f"interrupted; {error or 'earlier runs are untouched'}", 130)
+        return _fail(f"interrupted; {str(error) or 'earlier runs are untouched'}", 130)
     except Exception as error:
         return _fail(*explain(error))
 
