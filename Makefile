@@ -10,10 +10,10 @@ run: $(VENV)/.installed
 	$(BIN)/python -m bench run +profile=small_dataset
 
 test: lint tools
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term
 
 check: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "not slow"
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff format --check .

@@ -162,7 +162,8 @@ class Session:
             if runs:
                 objective = cells[0].config.objective
                 page = reports.write_sweep(runs, sweep.folder, objective, self.failures)
-                answer = {"runs": [_answer(*run) for run in runs]}
+                failed = [{"command": list(command), "reason": why} for command, why in self.failures]
+                answer = {"runs": [_answer(*run) for run in runs], "failures": failed}
                 self._show(answer, terminal.sweep(runs, objective, self.failures), page)
 
     def _measure(self, cells: Sequence[Cell], folder: Path) -> list[tuple[Path, RunRecord]]:
