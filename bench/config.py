@@ -131,9 +131,7 @@ class TracePopularity(Settings):
     column: str | None = Field(min_length=1, description="the CSV file's column; null: it is a text file")
 
 
-Popularity = Annotated[
-    UniformPopularity | ZipfPopularity | TracePopularity, Field(discriminator="kind")
-]
+Popularity = Annotated[UniformPopularity | ZipfPopularity | TracePopularity, Field(discriminator="kind")]
 
 
 class ChangeStep(Settings):

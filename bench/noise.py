@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,15 +76,15 @@ class _Reading(NamedTuple):
 
 
 class Watch:
-    """Watches the machine while the process `pid`, a child of this one, measures."""
+    """Watches the machine while the processes `pids`, children of this one, measure."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pids: Iterable[int]) -> None:
         self._loop = calibrate()
-        self._spent = _spent(pid)
+        self._spent = sum(map(_spent, pids))
         self._begin = _read()
 
     def stop(self) -> Disturbance:
-        """What was seen, once the process has ended and been waited for."""
+        """What was seen, once the processes have ended and been waited for."""
         begin, end = self._begin, _read()
         elapsed = end.monotonic - begin.monotonic
         others = (end.busy - begin.busy) - (end.ours - begin.ours - self._spent)

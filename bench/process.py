@@ -3,7 +3,8 @@
 The parent of a run imports neither torch nor faiss; whatever needs them happens here, in children.
 A child is `python -m bench.process module:function FOLDER FD`; it reads `argument.json` in the folder, writes
 `result.json`, and says through the file descriptor that it is prepared. A function that yields once is
-prepared when it does, and goes on when told to: several can prepare side by side, then measure one at a time.
+prepared when it does, and goes on when told to: several can prepare side by side, then measure in turns, one
+at a time. A timed loop ends its turn now and then (`bench.timing`), and waits until it is told to go on.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench import timing
 from bench.errors import BenchError, MeasurementError, UsageError
 from brein.errors import BreinError
 
@@ -77,12 +80,13 @@ class Child:
         self._memory = memory
         self._log = folder / "output.log"
         self._result = folder / "result.json"
-        self._prepared, writable = os.pipe()
+        self._said, writable = os.pipe()
         self._overran: float | None = None
         variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.process", target, str(folder), str(writable)],
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -99,27 +103,41 @@ class Child:
 
     def wait_until_prepared(self, timeout: float) -> None:
         """Wait until the function has yielded or its process has ended; end it after `timeout` seconds."""
+        self._wait(timeout, timeout)
+
+    def take_turn(self, timeout: float, limit: float, core: int = 0) -> bool:
+        """Tell the function to go on, and wait until it ends its turn or its process: whether it goes on.
+
+        It is ended after `timeout` seconds, the rest of its `limit`. Its main thread starts on the core of
+        that number, counted round, and stays there as long as the system likes.
+        """
+        if self._process.stdin is not None and self._overran is None:
+            with suppress(BrokenPipeError):  # it has ended already
+                self._process.stdin.write(f"{core}\n".encode())
+        return self._wait(timeout, limit)
+
+    def _wait(self, timeout: float, limit: float) -> bool:
         ready = select.poll()  # select.select takes no descriptor beyond 1,023
-        ready.register(self._prepared, select.POLLIN)
-        if ready.poll(timeout * 1000):
-            os.read(self._prepared, 1)
-        else:
-            self._overran = timeout
-            self._end()
+        ready.register(self._said, select.POLLIN)
+        if not ready.poll(timeout * 1000):
+            self._overran = limit
+            self._end()  # at once: it must not run beside the next measurement
+        elif os.read(self._said, 1):
+            return True
+        self._process.wait()
+        return False
 
     def result(self, timeout: float) -> dict[str, Any]:
-        """Tell the function to go on, wait for its end, `timeout` seconds at most, and return its result.
+        """Give the function turns to its end, `timeout` seconds at most, and return its result.
 
         Raises:
             UsageError: the function refused its input; the line is the child's own.
             MeasurementError: the process crashed, was killed or ran over its time or memory; the line says
                 which.
         """
-        try:
-            self._process.communicate(b"go\n", timeout)
-        except subprocess.TimeoutExpired:
-            self._overran = timeout
-            self._end()  # at once: it must not run beside the next measurement
+        until = time.monotonic() + timeout
+        while self._process.poll() is None and self.take_turn(max(0.0, until - time.monotonic()), timeout):
+            pass
         if self._overran is not None:
             raise MeasurementError(f"stopped after {self._overran:g} s, its limit (trial.timeout)")
         outcome = json.loads(self._result.read_text()) if self._result.exists() else {}
@@ -159,12 +177,20 @@ class Child:
         self._end()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        os.close(self._prepared)
+        os.close(self._said)
         self._folder.cleanup()
 
 
-def main(target: str, folder: Path, prepared: int) -> None:
+def main(target: str, folder: Path, said: int) -> None:
     """The child's side: call the function, write its result or its refusal."""
+
+    def end_turn() -> None:
+        os.write(said, b".")
+        told = sys.stdin.readline()
+        if not told:
+            sys.exit("the run is gone")
+        _go_to_core(int(told))
+
     _end_with_the_parent()
     module, _, name = target.partition(":")
     argument = json.loads((folder / "argument.json").read_text())
@@ -173,9 +199,8 @@ def main(target: str, folder: Path, prepared: int) -> None:
         made = getattr(importlib.import_module(module), name)(argument)
         if inspect.isgenerator(made):
             next(made)
-            os.write(prepared, b"r")
-            if not sys.stdin.readline():
-                return  # the parent is gone
+            end_turn()
+            timing.end_turn = end_turn
             made = _end_of(made)
         outcome = {"result": made}
     except (BreinError, BenchError) as error:
@@ -189,6 +214,14 @@ def _end_with_the_parent() -> None:
     """Where the kernel offers it: a trial whose run was killed must not disturb the next."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _go_to_core(number: int) -> None:
+    """Move this thread to a core, and leave it free to be moved on."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+        os.sched_setaffinity(0, cores)
 
 
 def _confine(memory: int | None, cores: int | None) -> None:

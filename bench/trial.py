@@ -20,7 +20,7 @@ from bench.config import TrialConfig
 from bench.errors import BenchError
 from bench.machine import compute_threads, thread_pools, usable_cores
 from bench.metrics import COLUMNS, label_text, series_text
-from bench.noise import Watch
+from bench.noise import Disturbance, Watch
 from bench.process import Child
 
 if TYPE_CHECKING:
@@ -273,39 +273,62 @@ def _outcome(cell: Cell) -> Outcome:
 
 
 def here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
-    """Run tasks on this machine: a few processes prepare side by side, then measure one at a time."""
+    """Run tasks on this machine: a few processes prepare side by side, then measure in turns."""
     side_by_side = min(max(2, usable_cores()), _MOST_SIDE_BY_SIDE)
-    for start in range(0, len(tasks), side_by_side):
-        yield from _side_by_side(tasks[start : start + side_by_side])
+    for core, start in enumerate(range(0, len(tasks), side_by_side)):
+        yield from _side_by_side(tasks[start : start + side_by_side], core)
 
 
-def _side_by_side(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
+def _side_by_side(tasks: Sequence[Task], core: int) -> Iterator[tuple[Task, Ended]]:
     with ExitStack() as stack:
-        children = []
-        for task in tasks:
-            child = Child(
-                task.plan.target,
-                task.argument,
-                threads=compute_threads(task.config.threads),
-                memory=task.config.memory,
-                cores=task.config.cores,
-            )
-            children.append(stack.enter_context(child))
-        for task, child in zip(tasks, children, strict=True):
+        children = {task: stack.enter_context(_child(task)) for task in tasks}
+        for task, child in children.items():
             child.wait_until_prepared(task.config.timeout)
-        for task, child in zip(tasks, children, strict=True):
-            yield task, _measure(task, child)
+        started_at, watch = (
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            Watch(c.pid for c in children.values()),
+        )
+        walls = _in_turns(children, core)
+        noise = watch.stop()
+        for task, child in children.items():
+            yield task, _ended(task, child, started_at, walls[task], noise)
 
 
-def _measure(task: Task, child: Child) -> Ended:
-    started_at, watch, start = datetime.now(UTC), Watch(child.pid), time.perf_counter()
+def _child(task: Task) -> Child:
+    return Child(
+        task.plan.target,
+        task.argument,
+        threads=compute_threads(task.config.threads),
+        memory=task.config.memory,
+        cores=task.config.cores,
+    )
+
+
+def _in_turns(children: Mapping[Task, Child], core: int) -> dict[Task, float]:
+    """Let the children measure in turns until all have ended; the seconds that each of them took.
+
+    All take them on one core: where others use the machine, a core can be slower than the next by 40% for
+    seconds on end, and that would pass for a difference between the children.
+    """
+    walls = dict.fromkeys(children, 0.0)
+    going = list(children)
+    while going:
+        for task in tuple(going):
+            limit = task.config.timeout
+            start = time.perf_counter()
+            if not children[task].take_turn(max(0.0, limit - walls[task]), limit, core):
+                going.remove(task)
+            walls[task] += time.perf_counter() - start
+    return walls
+
+
+def _ended(task: Task, child: Child, started_at: str, wall: float, noise: Disturbance) -> Ended:
     result: dict[str, Any] = {"rows": [], "facts": {}}
     reason = None
     try:
         result = child.result(task.config.timeout)
     except BenchError as error:
         reason = str(error)
-    wall, noise = time.perf_counter() - start, watch.stop()
     trial = record.Trial(
         suite=task.plan.suite,
         phase=task.plan.phase,
@@ -313,7 +336,7 @@ def _measure(task: Task, child: Child) -> Ended:
         seed=task.seed,
         status="failed" if reason else "ok",
         reason=reason,
-        started_at=started_at.isoformat(timespec="seconds"),
+        started_at=started_at,
         wall=wall,
         series=sorted({series_text(row["series"], row["labels"]) for row in result["rows"]}),
         noise=noise,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import trial
+from bench import timing, trial
 from bench.config import TrialConfig
 from bench.errors import UsageError
 from brein.errors import DataError
@@ -37,6 +37,11 @@ def start_and_crash(argument):
 
 def die(argument):
     os.kill(os.getpid(), signal.Signals[argument["signal"]])
+
+
+def die_when_asked(argument):
+    yield
+    die(argument)
 
 
 def hang(argument):
@@ -129,3 +134,17 @@ def hang_at_first(argument):
     if not Path(argument["file"]).exists():
         hang(argument)
     return (yield from measure(argument))
+
+
+def take_turns(argument):
+    yield
+    ends = []
+
+    def work(_):
+        start = time.monotonic()
+        while time.monotonic() - start < 0.008:
+            pass
+        ends.append((start, time.monotonic()))
+
+    timing.time_each(work, range(argument["operations"]))
+    return trial.report(ends=ends)

@@ -29,7 +29,7 @@ def test_the_floor_is_of_a_plausible_machine():
 def test_other_load_is_what_others_use_and_the_watched_process_is_none():
     other, child = burning(30), burning(0.8)
     try:
-        watch = noise.Watch(child.pid)
+        watch = noise.Watch([child.pid])
         before, start = cpu_seconds(other.pid), time.monotonic()
         own = cpu_seconds(child.pid)
         while child.poll() is None:
@@ -59,7 +59,7 @@ def test_the_load_of_cores_that_may_not_be_used_is_none():
         os.sched_setaffinity(other.pid, {others[0]})
         os.sched_setaffinity(0, {mine})
         os.sched_setaffinity(child.pid, {mine})
-        watch, start, spent = noise.Watch(child.pid), time.monotonic(), cpu_seconds(child.pid)
+        watch, start, spent = noise.Watch([child.pid]), time.monotonic(), cpu_seconds(child.pid)
         while child.poll() is None:
             seen = cpu_seconds(child.pid)
             time.sleep(0.01)
@@ -80,11 +80,11 @@ def cpu_seconds(pid):
 
 
 def test_a_process_that_is_gone_has_spent_nothing():
-    assert noise.Watch(2**22 + 1).stop().other_load >= 0
+    assert noise.Watch([2**22 + 1]).stop().other_load >= 0
 
 
 def test_a_clock_that_is_set_is_a_jump(monkeypatch):
-    watch = noise.Watch(os.getpid())
+    watch = noise.Watch([os.getpid()])
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     assert watch.stop().clock_jump == pytest.approx(3600, abs=1)
