@@ -49,11 +49,14 @@ class Trial(_Part):
     status: Literal["ok", "failed"]
     reason: str | None = Field(description="why it failed")
     started_at: str = Field(description="UTC, ISO 8601")
-    wall: float = Field(description="seconds its process measured, its preparation left out")
+    wall: float = Field(description="seconds of its process's own turns, its preparation left out")
     series: list[str] = Field(
         default=[], description="the series of samples it gave, with their labels as JSON"
     )
-    noise: Disturbance | None = Field(default=None, description="what went on beside it; null: not watched")
+    noise: Disturbance | None = Field(
+        default=None,
+        description="what went on beside it and those that took turns with it; null: not watched",
+    )
     facts: dict[str, Any] = Field(description="what the process says of itself: threads, memory by kind, …")
 
 

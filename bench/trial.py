@@ -125,7 +125,7 @@ class Task:
         return self._drawn()
 
     @property
-    def turn(self) -> int:
+    def rank(self) -> int:
         """A number by which the tasks of a round are put in order, whatever other cells there are."""
         return self._drawn("cell", self.cell.name)
 
@@ -230,7 +230,7 @@ def schedule(cells: Sequence[Cell]) -> list[Task]:
         ]
         for repeat in range(repeats)
     ]
-    return [task for tasks in rounds for task in sorted(tasks, key=lambda task: task.turn)]
+    return [task for tasks in rounds for task in sorted(tasks, key=lambda task: task.rank)]
 
 
 def run_all(

@@ -71,10 +71,10 @@ def build(argument: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def samples(folder: Path) -> tuple[list[Samples], str]:
+def samples(folder: Path, series: str = "memory.build", **labels: str) -> tuple[list[Samples], str]:
     """How long a build took, and when that was. Another machine's time is left out."""
     facts = json.loads((folder / "build.json").read_text())
     when = f"built once, {facts['ended_at']}"
     if facts["machine"] != describe().fingerprint:
         return [], f"{when} on another machine: its time is not shown"
-    return [Samples.of(facts["seconds"], "memory.build")], when
+    return [Samples.of(facts["seconds"], series, **labels)], when

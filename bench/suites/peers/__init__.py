@@ -21,8 +21,9 @@ from bench import process
 from bench.artifacts import Artifact
 from bench.config import PeerConfig
 from bench.errors import BenchError, MeasurementError, UsageError
-from bench.machine import compute_threads, describe, faiss
+from bench.machine import compute_threads, faiss
 from bench.suites.base import Experiment
+from bench.suites.memory import build as memory_build
 from bench.suites.peers.measure import BATCH, WARM_UP
 from bench.trial import Plan, Samples, Work
 from bench.workload import embeddings, truth
@@ -212,7 +213,7 @@ def _of_vectors(
         except BenchError as error:
             return Work(skipped={f"peers.{one.name}": f"it could not be built: {error}"})
         argument["saved"] = str(saved)
-        known, when = _build_time(saved, one.labels)
+        known, when = memory_build.samples(saved, "peers.build", **one.labels)
     queries = len(vectors.query_ids)
     settings = experiment.config.suite.peers
     condition = (
@@ -222,14 +223,6 @@ def _of_vectors(
     )
     trials = [Plan("peers", one.name, "bench.suites.peers.measure:search", argument)]
     return Work(trials, known, {f"peers.search {one.name}": condition})
-
-
-def _build_time(saved: Path, labels: dict[str, str]) -> tuple[list[Samples], str]:
-    facts = json.loads((saved / "build.json").read_text())
-    when = f"built once, {facts['ended_at']}"
-    if facts["machine"] != describe().fingerprint:
-        return [], f"{when} on another machine: its time is not shown"
-    return [Samples.of(facts["seconds"], "peers.build", **labels)], when
 
 
 def _of_text(experiment: Experiment, one: Participant, shared: Mapping[str, Any]) -> Work:
