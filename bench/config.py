@@ -249,6 +249,7 @@ class LabConfig(Settings):
     pairs: int = Field(
         ge=6, multiple_of=2, description="pairs of processes in a comparison, half of them in either order"
     )
+    grid_vectors: int = Field(ge=1, description="vectors of the sweep, drawn as `data`'s are")
     grid_M: tuple[HnswM, ...] = Field(min_length=1, description="HNSW builds of the sweep")
     grid_efSearch: tuple[HnswEfSearch, ...] = Field(min_length=1, description="what each is searched with")
     grid_repeats: int = Field(ge=1, le=1000, description="processes for each of these groups")

@@ -72,7 +72,7 @@ class _Reading(NamedTuple):
     wall_clock: float
     busy: float  # CPU seconds of the cores this process may use
     stolen: float
-    ours: float  # CPU seconds of this process and of its children that have ended
+    ours: float  # CPU seconds of this process, of its children that have ended and of those that measure
 
 
 class Watch:
@@ -80,14 +80,14 @@ class Watch:
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._loop = calibrate()
-        self._spent = sum(map(_spent, pids))
-        self._begin = _read()
+        self._pids = list(pids)
+        self._begin = _read(self._pids)
 
     def stop(self) -> Disturbance:
-        """What was seen, once the processes have ended and been waited for."""
-        begin, end = self._begin, _read()
+        """What was seen, once the processes rest, or have ended and been waited for."""
+        begin, end = self._begin, _read(self._pids)
         elapsed = end.monotonic - begin.monotonic
-        others = (end.busy - begin.busy) - (end.ours - begin.ours - self._spent)
+        others = (end.busy - begin.busy) - (end.ours - begin.ours)
         return Disturbance(
             loop_before=self._loop,
             loop_after=calibrate(),
@@ -97,7 +97,7 @@ class Watch:
         )
 
 
-def _read() -> _Reading:
+def _read(pids: Iterable[int]) -> _Reading:
     cores = _usable()
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return _Reading(
@@ -106,7 +106,7 @@ def _read() -> _Reading:
         # Systems differ in what else they count.
         busy=sum(getattr(core, kind, 0.0) for core in cores for kind in _BUSY),
         stolen=sum(getattr(core, "steal", 0.0) for core in cores),
-        ours=sum(usage.ru_utime + usage.ru_stime for usage in usages),
+        ours=sum(usage.ru_utime + usage.ru_stime for usage in usages) + sum(map(_spent, pids)),
     )
 
 
@@ -120,7 +120,7 @@ def _usable() -> list[Any]:
 
 
 def _spent(pid: int) -> float:
-    """CPU seconds that a process and its ended children have used so far; they end up in our children's."""
+    """CPU seconds that a process and its ended children have used; none once it has been waited for."""
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.NoSuchProcess:

@@ -2,9 +2,10 @@
 
 The parent of a run imports neither torch nor faiss; whatever needs them happens here, in children.
 A child is `python -m bench.process module:function FOLDER FD`; it reads `argument.json` in the folder, writes
-`result.json`, and says through the file descriptor that it is prepared. A function that yields once is
-prepared when it does, and goes on when told to: several can prepare side by side, then measure in turns, one
-at a time. A timed loop ends its turn now and then (`bench.timing`), and waits until it is told to go on.
+`result.json`, and says through the file descriptor how far it is. A function that yields is prepared when it
+does, has measured when it does again, if it does, and goes on when told to: several can prepare side by side,
+measure in turns, one at a time, and judge side by side what they have measured. A timed loop ends its turn
+now and then (`bench.timing`), and waits until it is told to go on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ from brein.errors import BreinError
 # Every library that keeps a pool of its own reads one of these when it is loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+_GOES_ON, _MEASURED = b".", b"!"  # what a child says: it has more to measure, or has not
 _LONGEST = 24 * 3600.0  # seconds that making an artifact may take
 # How Python, C++, the C library, the loader and Torch say that they were refused memory.
 _OUT_OF_MEMORY = re.compile(
@@ -106,15 +108,19 @@ class Child:
         self._wait(timeout, timeout)
 
     def take_turn(self, timeout: float, limit: float, core: int = 0) -> bool:
-        """Tell the function to go on, and wait until it ends its turn or its process: whether it goes on.
+        """Tell the function to go on, and wait until it ends its turn: whether it has more to measure.
 
         It is ended after `timeout` seconds, the rest of its `limit`. Its main thread starts on the core of
         that number, counted round, and stays there as long as the system likes.
         """
+        self.go_on(core)
+        return self._wait(timeout, limit)
+
+    def go_on(self, core: int = 0) -> None:
+        """Tell the function to go on, and do not wait."""
         if self._process.stdin is not None and self._overran is None:
             with suppress(BrokenPipeError):  # it has ended already
                 self._process.stdin.write(f"{core}\n".encode())
-        return self._wait(timeout, limit)
 
     def _wait(self, timeout: float, limit: float) -> bool:
         ready = select.poll()  # select.select takes no descriptor beyond 1,023
@@ -122,8 +128,8 @@ class Child:
         if not ready.poll(timeout * 1000):
             self._overran = limit
             self._end()  # at once: it must not run beside the next measurement
-        elif os.read(self._said, 1):
-            return True
+        elif said := os.read(self._said, 1):
+            return said == _GOES_ON
         self._process.wait()
         return False
 
@@ -136,8 +142,8 @@ class Child:
                 which.
         """
         until = time.monotonic() + timeout
-        while self._process.poll() is None and self.take_turn(max(0.0, until - time.monotonic()), timeout):
-            pass
+        while self._process.poll() is None:
+            self.take_turn(max(0.0, until - time.monotonic()), timeout)
         if self._overran is not None:
             raise MeasurementError(f"stopped after {self._overran:g} s, its limit (trial.timeout)")
         outcome = json.loads(self._result.read_text()) if self._result.exists() else {}
@@ -184,8 +190,8 @@ class Child:
 def main(target: str, folder: Path, said: int) -> None:
     """The child's side: call the function, write its result or its refusal."""
 
-    def end_turn() -> None:
-        os.write(said, b".")
+    def end_turn(and_say: bytes = _GOES_ON) -> None:
+        os.write(said, and_say)
         told = sys.stdin.readline()
         if not told:
             sys.exit("the run is gone")
@@ -198,10 +204,7 @@ def main(target: str, folder: Path, said: int) -> None:
     try:
         made = getattr(importlib.import_module(module), name)(argument)
         if inspect.isgenerator(made):
-            next(made)
-            end_turn()
-            timing.end_turn = end_turn
-            made = _end_of(made)
+            made = _in_phases(made, end_turn)
         outcome = {"result": made}
     except (BreinError, BenchError) as error:
         outcome = {"refused": str(error)}
@@ -236,12 +239,19 @@ def _confine(memory: int | None, cores: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
-def _end_of(generator: Any) -> Any:
+def _in_phases(function: Generator[None, None, Any], end_turn: Callable[..., None]) -> Any:
+    """Let a function that yields prepare, measure and judge, each when it is told to."""
     try:
-        next(generator)
+        next(function)
+        end_turn()
+        timing.end_turn = end_turn
+        next(function)
+        timing.end_turn = None
+        end_turn(_MEASURED)
+        next(function)
     except StopIteration as end:
         return end.value
-    raise RuntimeError("a trial's function yields once")
+    raise RuntimeError("a trial's function yields twice at most: prepared, and measured")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ class Trial(_Part):
     status: Literal["ok", "failed"]
     reason: str | None = Field(description="why it failed")
     started_at: str = Field(description="UTC, ISO 8601")
-    wall: float = Field(description="seconds of its process's own turns, its preparation left out")
+    wall: float = Field(
+        description="seconds that measuring and judging took; not preparing, nor the turns of others"
+    )
     series: list[str] = Field(
         default=[], description="the series of samples it gave, with their labels as JSON"
     )

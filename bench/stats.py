@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 CONFIDENCE = 0.95
 LEAST_PROCESSES = 5  # for an interval over processes
+_LEAST_FOR_A_MEDIAN = 6  # of five values, all lie on one side of the median once in sixteen times
 _RESAMPLES = 2_000  # from seed to seed, an interval's ends move by 1.5% of its width
 _BATCH = 5  # values whose median stands for them where a trend is looked for
 _LEAST_BATCHES = 20  # fewer let noise pass for a trend: one series in ten of ten batches
@@ -66,6 +67,19 @@ def t_interval(values: Values) -> Interval | None:
     centre, error = float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array)))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(array) - 1)) * error
     return Interval(centre - half, centre + half)
+
+
+def median_interval(values: Values) -> Interval | None:
+    """Interval of the median between two of the values, whatever their distribution; None below six.
+
+    The coverage is at least 95%: David and Nagaraja, Order Statistics (2003), section 7.1.
+    """
+    from scipy import stats
+
+    if len(values) < _LEAST_FOR_A_MEDIAN:
+        return None
+    low, high = stats.quantile_test(np.asarray(values), p=0.5).confidence_interval(CONFIDENCE)
+    return Interval(float(low), float(high))
 
 
 def bootstrap_interval(values: Values, seed: int = 0) -> Interval | None:

@@ -59,8 +59,9 @@ class Samples:
 class Plan:
     """One measurement to repeat: a function, "module:function", and its JSON argument.
 
-    The function runs in a child with `argument` and a `seed`. It is a generator: it prepares, yields once,
-    measures when it is resumed, and returns what `report` makes.
+    The function runs in a child with `argument` and a `seed`. It is a generator: it prepares, yields,
+    measures when it is resumed, and returns what `report` makes. Where it has much to judge, it yields again
+    once it has measured: the processes that measured in turns judge side by side.
     """
 
     suite: str
@@ -274,24 +275,30 @@ def _outcome(cell: Cell) -> Outcome:
 
 def here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
     """Run tasks on this machine: a few processes prepare side by side, then measure in turns."""
-    side_by_side = min(max(2, usable_cores()), _MOST_SIDE_BY_SIDE)
-    for core, start in enumerate(range(0, len(tasks), side_by_side)):
-        yield from _side_by_side(tasks[start : start + side_by_side], core)
+    many = min(max(2, usable_cores()), _MOST_SIDE_BY_SIDE)
+    with ExitStack() as running:
+        children = _started(tasks[:many], running)
+        for core, following in enumerate(range(many, len(tasks) + many, many)):
+            ended = _measured(children, core)
+            running.close()
+            children = _started(tasks[following : following + many], running)
+            yield from ended  # what is done with these is done while the following prepare
 
 
-def _side_by_side(tasks: Sequence[Task], core: int) -> Iterator[tuple[Task, Ended]]:
-    with ExitStack() as stack:
-        children = {task: stack.enter_context(_child(task)) for task in tasks}
-        for task, child in children.items():
-            child.wait_until_prepared(task.config.timeout)
-        started_at, watch = (
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            Watch(c.pid for c in children.values()),
-        )
-        walls = _in_turns(children, core)
-        noise = watch.stop()
-        for task, child in children.items():
-            yield task, _ended(task, child, started_at, walls[task], noise)
+def _started(tasks: Sequence[Task], running: ExitStack) -> dict[Task, Child]:
+    return {task: running.enter_context(_child(task)) for task in tasks}
+
+
+def _measured(children: Mapping[Task, Child], core: int) -> list[tuple[Task, Ended]]:
+    for task, child in children.items():
+        child.wait_until_prepared(task.config.timeout)
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    watch = Watch(child.pid for child in children.values())
+    walls = _in_turns(children, core)
+    noise = watch.stop()
+    for child in children.values():
+        child.go_on()
+    return [(task, _ended(task, child, started_at, walls[task], noise)) for task, child in children.items()]
 
 
 def _child(task: Task) -> Child:
@@ -305,7 +312,7 @@ def _child(task: Task) -> Child:
 
 
 def _in_turns(children: Mapping[Task, Child], core: int) -> dict[Task, float]:
-    """Let the children measure in turns until all have ended; the seconds that each of them took.
+    """Let the children measure in turns until all have measured; the seconds that each of them took.
 
     All take them on one core: where others use the machine, a core can be slower than the next by 40% for
     seconds on end, and that would pass for a difference between the children.
@@ -325,10 +332,12 @@ def _in_turns(children: Mapping[Task, Child], core: int) -> dict[Task, float]:
 def _ended(task: Task, child: Child, started_at: str, wall: float, noise: Disturbance) -> Ended:
     result: dict[str, Any] = {"rows": [], "facts": {}}
     reason = None
+    start = time.perf_counter()
     try:
         result = child.result(task.config.timeout)
     except BenchError as error:
         reason = str(error)
+    wall += time.perf_counter() - start
     trial = record.Trial(
         suite=task.plan.suite,
         phase=task.plan.phase,

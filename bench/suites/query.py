@@ -169,6 +169,7 @@ def search(argument: dict[str, Any]) -> Measurement:
             peak, kinds = trial.peak_memory(), trial.memory_by_kind()
             few = _Filtered(argument, order[: settings["filtered_queries"]])
             asked = {share: few.asked(engine, share) for share in settings["filter_shares"]}
+    yield
     return trial.report(
         _cold(cold, [queries[row][0] for row in order], argument["judgements"]),
         popular,

@@ -18,6 +18,15 @@ _PLAN, _CONFIG = trial.Plan("memory", "search", "", {}), TrialConfig.model_const
 DOOMED = trial.Task(trial.Cell("", (), _CONFIG, trial.Kept(Path(), {})), _PLAN, 1).seed  # the second repeat
 
 
+def result_of(function):
+    """Run a trial's function in this process, through all its phases."""
+    try:
+        while True:
+            next(function)
+    except StopIteration as end:
+        return end.value
+
+
 def echo(argument):
     return {"argument": argument, "threads": os.environ["OMP_NUM_THREADS"], "pid": os.getpid()}
 
@@ -130,6 +139,22 @@ def last(argument):
     return trial.report(prepared=prepared, ended=time.monotonic())
 
 
+def judge(argument):
+    """Measure in turns of a while each, then judge for a while."""
+    yield
+    measured = take(argument["operations"])
+    yield
+    start = time.monotonic()
+    time.sleep(argument["seconds"])
+    return trial.report(ends=measured, judged=(start, time.monotonic()))
+
+
+def yield_too_often(argument):
+    yield
+    yield
+    yield
+
+
 def hang_at_first(argument):
     if not Path(argument["file"]).exists():
         hang(argument)
@@ -138,6 +163,10 @@ def hang_at_first(argument):
 
 def take_turns(argument):
     yield
+    return trial.report(ends=take(argument["operations"]))
+
+
+def take(operations):
     ends = []
 
     def work(_):
@@ -146,5 +175,5 @@ def take_turns(argument):
             pass
         ends.append((start, time.monotonic()))
 
-    timing.time_each(work, range(argument["operations"]))
-    return trial.report(ends=ends)
+    timing.time_each(work, range(operations))
+    return ends

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import result_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,10 +79,7 @@ def built(source, folder, index, rows=VECTORS):
 
 def measured(trial):
     """Run a trial's function to its end; what its samples give, by name and labels, and the samples."""
-    next(trial)
-    with pytest.raises(StopIteration) as end:
-        next(trial)
-    rows = [{"suite": "memory", "repeat": 0, **row} for row in end.value.value["rows"]]
+    rows = [{"suite": "memory", "repeat": 0, **row} for row in result_of(trial)["rows"]]
     samples = frame(rows)
     return {(m.name, *m.labels.values()): m.value for m in derive(samples)}, samples
 

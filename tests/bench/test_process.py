@@ -55,6 +55,11 @@ def test_a_child_over_its_time_is_ended(tmp_path):
         os.kill(int(file.read_text()), 0)
 
 
+def test_a_function_of_too_many_phases_is_a_defect():
+    with pytest.raises(MeasurementError, match="yields twice at most"):
+        process.call("children:yield_too_often", {}, threads=1)
+
+
 def test_a_child_is_waited_for_by_a_parent_that_holds_many_files():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2_000), hard))

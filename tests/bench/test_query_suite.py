@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from children import result_of
 
 from bench.config import UniformPopularity
 from bench.metrics import derive
@@ -53,10 +54,7 @@ def searched(tmp_path, index):
             "seed": 4,
         }
     )
-    next(trial)
-    with pytest.raises(StopIteration) as end:
-        next(trial)
-    return end.value.value, stream
+    return result_of(trial), stream
 
 
 def measured(tmp_path, index):

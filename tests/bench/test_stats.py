@@ -32,6 +32,24 @@ def test_the_log_interval_holds_the_geometric_mean_and_scales_with_the_unit(valu
     assert scaled == pytest.approx((low * 1000, high * 1000), rel=1e-6)
 
 
+@given(st.lists(st.floats(-1e6, 1e6), min_size=6, max_size=40, unique=True))
+def test_the_interval_of_a_median_lies_between_order_statistics_of_the_stated_coverage(values):
+    low, high = stats.median_interval(values)
+    ordered, n = sorted(values), len(values)
+    below = ordered.index(low) + 1
+    assert ordered.index(high) == n - below
+    assert scipy_stats.binom.cdf(below - 1, n, 0.5) <= 0.025 < scipy_stats.binom.cdf(below, n, 0.5)
+
+
+def test_five_values_carry_no_interval_of_a_median():
+    assert stats.median_interval([1, 2, 3, 4, 5]) is None
+
+
+def test_the_interval_of_a_median_minds_no_outlier():
+    values = [0.99, 0.98, 1.01, 1.02, 1.0, 0.97, 1.03, 1.01, 0.99, 1.0]
+    assert stats.median_interval([*values, 40.0, 1e9]) == (0.99, 1.03)
+
+
 def test_the_t_interval_is_scipys():
     values = [3.1, 2.9, 3.3, 3.0, 3.2, 2.8]
     expected = scipy_stats.t.interval(0.95, 5, np.mean(values), scipy_stats.sem(values))

@@ -1,5 +1,6 @@
 import os
 import sys
+import time
 from contextlib import suppress
 from itertools import pairwise, product
 
@@ -194,6 +195,38 @@ def test_timed_loops_take_turns_and_never_overlap(tmp_path):
     assert order.startswith("aaabbbaaabb")
     assert len(order) == 25
     assert all(0.008 * n <= t.wall < 2 for t, n in zip(trials, (20, 5), strict=True))
+
+
+def test_nobody_judges_before_all_have_measured_and_then_all_judge_side_by_side(tmp_path):
+    plans = [
+        Plan("memory", phase, "children:judge", {"operations": n, "seconds": 0.5})
+        for phase, n in (("a", 3), ("b", 12))
+    ]
+    trials = side_by_side(tmp_path, *plans)
+    last_measured = max(end for t in trials for _, end in t.facts["ends"])
+    judged = [t.facts["judged"] for t in trials]
+    assert min(start for start, _ in judged) >= last_measured
+    assert max(start for start, _ in judged) < min(end for _, end in judged)
+    assert sum(t.wall for t in trials) >= 0.5, "judging is part of a trial's time"
+
+
+def test_a_child_that_judges_too_long_is_ended_and_says_so(tmp_path):
+    slow = Plan("memory", "a", "children:judge", {"operations": 1, "seconds": 60})
+    (made,) = side_by_side(tmp_path, slow, timeout=3.0)
+    assert made.status == "failed"
+    assert "stopped after 3 s" in made.reason
+
+
+def test_the_next_few_prepare_while_what_the_last_gave_is_dealt_with(tmp_path):
+    side_by_side = min(max(2, usable_cores()), 4)
+    plans = [Plan("memory", str(n), "children:measure", {}) for n in range(side_by_side + 1)]
+    cell = Cell("a cell", [Work(plans)], CONFIG, Kept(tmp_path, {}))
+    running, facts, dealt_with = trial.here([Task(cell, plan, 0) for plan in plans]), [], 0.0
+    for _, ended in running:
+        time.sleep(3 if not facts else 0)
+        dealt_with = dealt_with or time.monotonic()
+        facts.append(ended.trial.facts)
+    assert facts[-1]["prepared"] < dealt_with < facts[-1]["measured"][0]
 
 
 def test_a_child_that_dies_in_its_turn_leaves_the_others_theirs(tmp_path):

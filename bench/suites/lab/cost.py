@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ import numpy as np
 
 from bench import process, trial
 from bench.artifacts import Artifact
-from bench.config import LabConfig, TrialConfig
+from bench.config import LabConfig, SyntheticConfig, TrialConfig
 from bench.errors import MeasurementError
 from bench.machine import compute_threads
 from bench.suites.base import Experiment
 from bench.suites.lab.aa import single_searches
 from bench.suites.memory import search
 from bench.trial import Cell, Kept, Measurement, Plan, Samples, Task, Work
+from bench.workload import synthetic
 from brein import EngineConfig, index
 from brein.index.hnsw import HNSWConfig
 
@@ -36,7 +38,7 @@ _TIMED = ("memory.search", "memory.search.batch", "memory.filtered")
 
 def artifacts(experiment: Experiment) -> list[Artifact]:
     """What `plan` makes, known without making it."""
-    return search.artifacts(experiment)
+    return search.artifacts(experiment) + search.artifacts(_grid(experiment))
 
 
 def plan(experiment: Experiment) -> Work:
@@ -45,14 +47,15 @@ def plan(experiment: Experiment) -> Work:
         return Work(skipped=dict.fromkeys(METRICS, "needs a GPU"))
     settings, config = experiment.config.suite.lab, experiment.config
     (usual,) = search.plan(experiment).plans
-    (single,) = search.plan(single_searches(experiment, settings.searches)).plans
+    (single,) = search.plan(_grid(experiment)).plans
     common = {"trial": config.trial.model_dump(mode="json"), "scratch": str(experiment.store.scratch())}
     weighed = {"argument": dict(usual.argument), **common}
     compared = {"argument": dict(single.argument), "lab": settings.model_dump(mode="json"), **common}
     groups = len(settings.grid_M) * len(settings.grid_efSearch)
     grid = (
-        f"{groups} groups of HNSW's M and efSearch, {settings.grid_repeats} times, {settings.searches:,} "
-        f"searches each, over {settings.data.vectors:,} vectors of {settings.data.dimension} components"
+        f"{groups} groups of HNSW's M and efSearch, {settings.grid_repeats} times, "
+        f"{config.suite.memory.searches:,} searches each, over {settings.grid_vectors:,} vectors of "
+        f"{settings.data.dimension} components"
     )
     return Work(
         [
@@ -65,6 +68,16 @@ def plan(experiment: Experiment) -> Work:
             **{f"lab.cost.wall {way}": grid for way in ("lab", "loop")},
         },
     )
+
+
+def _grid(experiment: Experiment) -> Experiment:
+    """What the groups of the grid are searched on, with hardly anything beside single searches."""
+    data = synthetic.load(_grid_data(experiment.config.suite.lab))
+    return single_searches(replace(experiment, dataset=data), experiment.config.suite.memory.searches)
+
+
+def _grid_data(settings: LabConfig) -> SyntheticConfig:
+    return settings.data.model_copy(update={"vectors": settings.grid_vectors})
 
 
 # --- a trial -------------------------------------------------------------------------------------
@@ -150,7 +163,7 @@ def _sweep(settings: LabConfig, argument: Mapping[str, Any], folder: Path) -> fl
 
 def _overrides(settings: LabConfig, argument: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield from ("suites=[memory]", "suite.memory.parts=[search]", "dataset=synthetic", "index=hnsw")
-    yield from (f"dataset.{name}={value}" for name, value in settings.data if name != "kind")
+    yield from (f"dataset.{name}={value}" for name, value in _grid_data(settings) if name != "kind")
     searches = argument["argument"]["settings"]
     for name in ("k", "searches", "batch_seconds", "filter_shares"):
         yield f"suite.memory.{name}={searches[name]}"

@@ -139,6 +139,7 @@ def mix(argument: dict[str, Any]) -> Measurement:
     yield
     made.search(queries[:_WARM_UP], settings["k"])
     done = _do(made, todo, vectors, queries, settings["k"])
+    yield
     writes = {kind: Samples("memory.mixed.write", operation=kind) for kind in ("insert", "delete")}
     stages = [
         Samples("memory.mixed.search", stage=str(stage + 1)) for stage in range(settings["mixed_stages"])

@@ -119,6 +119,7 @@ def search(argument: dict[str, Any]) -> Measurement:
     batches = _batches(made, queries[:_BATCH], settings["k"], settings["batch_seconds"])
     few = order[: settings["filtered_searches"]]
     filtered = {share: _filtered(made, queries, few, rows) for share, rows in allowed.items()}
+    yield
     judge = Judge(argument, queries)
     return trial.report(
         judge.singles(made, one_by_one),

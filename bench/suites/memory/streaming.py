@@ -103,6 +103,7 @@ def follow(argument: dict[str, Any]) -> Measurement:
         else:
             writes.append(_write(made, number, step, vectors))
             there[step.start : step.end] = step.operation == "insert"
+    yield
     ids = [argument["query_ids"][row] for row in asked.tolist()]
     judged = [
         samples

@@ -110,11 +110,10 @@ def search(argument: dict[str, Any]) -> Measurement:
         folder = Path(argument["saved"]) / "peer"
         peer.load(folder, queries.shape[1], argument["metric"], argument["build"])
     yield
-    samples = []
+    samples, searched = [], []
     if argument["saved"] is None:
         samples.append(Samples.of(_built(peer, argument), "peers.build", **argument["labels"]))
     k, batch = argument["settings"]["k"], queries[:BATCH].copy()
-    judge = _Judge(argument, queries)
     for setting in _settings(argument):
         labels = {**argument["labels"], "setting": _text(setting)}
         peer.tune(setting)
@@ -125,10 +124,14 @@ def search(argument: dict[str, Any]) -> Measurement:
         batches = Samples("peers.batch", **labels)
         for one in _repeated(lambda: peer.search(batch, k), argument["settings"]["batch_seconds"]):
             batches.add(one.seconds, one.start, items=len(batch))
-        samples += [judge.samples(order, timed, labels), batches]
+        searched.append((timed, labels))
+        samples.append(batches)
     samples += _memory(peer, before, argument["labels"])
     peer.close()
-    return trial.report(*samples, **argument["versions"])
+    yield
+    judge = _Judge(argument, queries)
+    judged = (judge.samples(order, *one) for one in searched)
+    return trial.report(*judged, *samples, **argument["versions"])
 
 
 def ask(argument: dict[str, Any]) -> Measurement:
@@ -156,18 +159,20 @@ def ask(argument: dict[str, Any]) -> Measurement:
     built = Samples.of(time.perf_counter() - start, "peers.build", **argument["labels"])
     known.clear()
     k = argument["settings"]["k"]
-    judge = _Judge(argument, queries)
-    samples = []
+    searched = []
     for setting in _settings(argument):
         labels = {**argument["labels"], "setting": _text(setting)}
         peer.tune(setting)
         for row in order[-WARM_UP:]:
             peer.search(texts[row], k)
         timed = time_each(lambda text: np.asarray(peer.search(text, k)), (texts[row] for row in order))
-        samples.append(judge.samples(order, timed, labels))
-    samples += _memory(peer, before, argument["labels"])
+        searched.append((timed, labels))
+    memory = _memory(peer, before, argument["labels"])
     peer.close()
-    return trial.report(built, *samples, **argument["versions"])
+    yield
+    judge = _Judge(argument, queries)
+    judged = (judge.samples(order, *one) for one in searched)
+    return trial.report(built, *judged, *memory, **argument["versions"])
 
 
 def _order(argument: dict[str, Any], queries: int) -> list[int]:
