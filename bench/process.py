@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -239,7 +239,7 @@ def _confine(memory: int | None, cores: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
-def _in_phases(function: Generator[None, None, Any], end_turn: Callable[..., None]) -> Any:
+def _in_phases(function: Iterator[Any], end_turn: Callable[..., None]) -> Any:
     """Let a function that yields prepare, measure and judge, each when it is told to."""
     try:
         next(function)

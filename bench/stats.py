@@ -6,7 +6,7 @@ Statistics primitives come from numpy and scipy; what is ours is when a number m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,8 @@ def median_interval(values: Values) -> Interval | None:
 
     if len(values) < _LEAST_FOR_A_MEDIAN:
         return None
-    low, high = stats.quantile_test(np.asarray(values), p=0.5).confidence_interval(CONFIDENCE)
-    return Interval(float(low), float(high))
+    found: Any = stats.quantile_test(np.asarray(values), p=0.5).confidence_interval(CONFIDENCE)  # typed wrongly
+    return Interval(float(found.low), float(found.high))
 
 
 def bootstrap_interval(values: Values, seed: int = 0) -> Interval | None:
