@@ -78,7 +78,7 @@ def median_interval(values: Values) -> Interval | None:
 
     if len(values) < _LEAST_FOR_A_MEDIAN:
         return None
-    found: Any = stats.quantile_test(np.asarray(values), p=0.5).confidence_interval(CONFIDENCE)  # typed wrongly
+    found: Any = stats.quantile_test(np.asarray(values), p=0.5).confidence_interval(CONFIDENCE)  # mistyped
     return Interval(float(found.low), float(found.high))
 
 

@@ -1,3 +1,8 @@
+import time
+
+import pytest
+
+from bench import timing
 from bench.timing import time_each
 
 
@@ -31,3 +36,33 @@ def test_only_the_operation_is_timed():
 
 def test_nothing_to_do_takes_no_time():
     assert time_each(str, [], Clock(0.0)) == []
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_after_a_turn_of_others_what_can_be_done_again_is_done_untimed(monkeypatch, repeatable):
+    monkeypatch.setattr(timing, "end_turn", lambda: time.sleep(0.005))
+    asked, clock = [], Clock(0.0)
+
+    def operation(argument):
+        asked.append(argument)
+        return clock.spend(timing.LONG_TURN if argument == 2 else 0.001)
+
+    timed = time_each(operation, range(4), clock, repeatable=repeatable)
+    assert [one.seconds for one in timed] == pytest.approx([0.001, 0.001, timing.LONG_TURN, 0.001])
+    again = asked[3:-1]
+    assert asked[:3] == [0, 1, 2]
+    assert asked[-1] == 3
+    assert again[:6] == ([0, 1, 2, 0, 1, 2] if repeatable else [])
+
+
+def test_nothing_is_done_again_where_nobody_else_had_a_turn(monkeypatch):
+    turns, asked, clock = [], [], Clock(0.0)
+    monkeypatch.setattr(timing, "end_turn", lambda: turns.append(len(asked)))
+
+    def operation(argument):
+        asked.append(argument)
+        return clock.spend(0.03)
+
+    time_each(operation, range(6), clock, repeatable=True)
+    assert asked == list(range(6))
+    assert turns == [2, 4, 6]

@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -186,15 +187,15 @@ def test_a_trial_over_its_memory_is_recorded_and_the_rest_goes_on(run):
 
 def test_timed_loops_take_turns_and_never_overlap(tmp_path):
     plans = [
-        Plan("memory", phase, "children:take_turns", {"operations": n}) for phase, n in (("a", 20), ("b", 5))
+        Plan("memory", phase, "children:take_turns", {"operations": n}) for phase, n in (("a", 20), ("b", 10))
     ]
     trials = side_by_side(tmp_path, *plans)
     operations = sorted((*op, t.phase) for t in trials for op in t.facts["ends"])
     assert all(before[1] <= after[0] for before, after in pairwise(operations))
     order = "".join(phase for _, _, phase in operations)
-    assert order.startswith("aaabbbaaabb")
-    assert len(order) == 25
-    assert all(0.008 * n <= t.wall < 2 for t, n in zip(trials, (20, 5), strict=True))
+    assert re.fullmatch("(a+b+){2,}a+", order)
+    assert all(order.count(t.phase) > n for t, n in zip(trials, (20, 10), strict=True)), "some are done again"
+    assert all(0.008 * n <= t.wall < 2 for t, n in zip(trials, (20, 10), strict=True))
 
 
 def test_nobody_judges_before_all_have_measured_and_then_all_judge_side_by_side(tmp_path):
@@ -233,7 +234,7 @@ def test_a_child_that_dies_in_its_turn_leaves_the_others_theirs(tmp_path):
     dies = Plan("memory", "a", "children:die_when_asked", {"signal": "SIGKILL"})
     trials = side_by_side(tmp_path, dies, Plan("memory", "b", "children:take_turns", {"operations": 9}))
     assert [t.status for t in trials] == ["failed", "ok"]
-    assert len(trials[1].facts["ends"]) == 9
+    assert len(trials[1].facts["ends"]) >= 9
 
 
 def test_samples_are_typed_rows_of_their_trial(run):

@@ -142,7 +142,7 @@ def singles(
 def _one_by_one(
     queries: FloatArray, rows: list[int], search: Callable[[FloatArray], list[str]]
 ) -> list[Search]:
-    timed = time_each(search, (queries[row][None] for row in rows))
+    timed = time_each(search, (queries[row][None] for row in rows), repeatable=True)
     return [Search(row, *one) for row, one in zip(rows, timed, strict=True)]
 
 

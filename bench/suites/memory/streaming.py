@@ -125,7 +125,7 @@ def _write(made: Index, number: int, step: Step, vectors: FloatArray) -> Samples
 
 
 def _search(made: Index, there: IntArray, queries: FloatArray, k: int) -> _Searched:
-    timed = time_each(lambda query: made.search(query[None], k).ids[0], queries)
+    timed = time_each(lambda query: made.search(query[None], k).ids[0], queries, repeatable=True)
     return _Searched(np.flatnonzero(there), timed, sum(made.footprint().resident.values()))
 
 

@@ -120,7 +120,8 @@ def search(argument: dict[str, Any]) -> Measurement:
         for row in order[-WARM_UP:]:
             peer.search(queries[[row]], k)
         # Each is asked by a copy: a peer may change what it is given.
-        timed = time_each(lambda query: peer.search(query, k)[0], (queries[[row]] for row in order))
+        copies = (queries[[row]] for row in order)
+        timed = time_each(lambda query: peer.search(query, k)[0], copies, repeatable=True)
         batches = Samples("peers.batch", **labels)
         for one in _repeated(lambda: peer.search(batch, k), argument["settings"]["batch_seconds"]):
             batches.add(one.seconds, one.start, items=len(batch))
@@ -165,7 +166,8 @@ def ask(argument: dict[str, Any]) -> Measurement:
         peer.tune(setting)
         for row in order[-WARM_UP:]:
             peer.search(texts[row], k)
-        timed = time_each(lambda text: np.asarray(peer.search(text, k)), (texts[row] for row in order))
+        asked = (texts[row] for row in order)
+        timed = time_each(lambda text: np.asarray(peer.search(text, k)), asked, repeatable=True)
         searched.append((timed, labels))
     memory = _memory(peer, before, argument["labels"])
     peer.close()
@@ -197,7 +199,8 @@ def _repeated(operation: Callable[[], Any], least: float) -> list[Timed[Any]]:
     """Do it once untimed, then again and again for `least` seconds."""
     operation()
     until = time.perf_counter() + least
-    return time_each(lambda _: operation() is None, iter(lambda: time.perf_counter() < until, False))
+    until_then = iter(lambda: time.perf_counter() < until, False)
+    return time_each(lambda _: operation() is None, until_then, repeatable=True)
 
 
 def _anonymous() -> int:
