@@ -46,7 +46,7 @@ class Worker:
         asked = json.loads(text)
         config = TrialConfig.read(json.dumps(asked["config"]))
         cell = Cell("", (), config, Kept(Path(), {}))
-        ((_, ended),) = trial.here([Task(cell, Plan(**asked["plan"]), asked["repeat"])])
+        (((_, ended),),) = trial.here([Task(cell, Plan(**asked["plan"]), asked["repeat"])])
         return ended.to_json()
 
 
@@ -83,7 +83,7 @@ class Cluster:
 
     nodes: Sequence[Node]
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[list[tuple[Task, Ended]]]:
         """Run tasks, each in its order on the next node that is free; they come as they end.
 
         The task of a node that is lost goes to another node, once; then it is recorded as failed.
@@ -118,9 +118,9 @@ class Cluster:
                 else:
                     losses[task] = node
                     waiting.appendleft(task)
-            if not any(node.is_here for node, _ in running.values()):
-                yield from ended
-                ended.clear()
+            if ended and not any(node.is_here for node, _ in running.values()):
+                yield ended
+                ended = []
 
 
 @contextmanager

@@ -133,8 +133,10 @@ class Child:
         self._process.wait()
         return False
 
-    def result(self, timeout: float) -> dict[str, Any]:
+    def result(self, timeout: float, limit: float | None = None) -> dict[str, Any]:
         """Give the function turns to its end, `timeout` seconds at most, and return its result.
+
+        They are the rest of its `limit`, or all of it where that is None.
 
         Raises:
             UsageError: the function refused its input; the line is the child's own.
@@ -143,7 +145,7 @@ class Child:
         """
         until = time.monotonic() + timeout
         while self._process.poll() is None:
-            self.take_turn(max(0.0, until - time.monotonic()), timeout)
+            self.take_turn(max(0.0, until - time.monotonic()), limit or timeout)
         if self._overran is not None:
             raise MeasurementError(f"stopped after {self._overran:g} s, its limit (trial.timeout)")
         outcome = json.loads(self._result.read_text()) if self._result.exists() else {}

@@ -50,7 +50,7 @@ class Trial(_Part):
     reason: str | None = Field(description="why it failed")
     started_at: str = Field(description="UTC, ISO 8601")
     wall: float = Field(
-        description="seconds that measuring and judging took; not preparing, nor the turns of others"
+        description="seconds of its turns, and of judging, side by side with others; preparing left out"
     )
     series: list[str] = Field(
         default=[], description="the series of samples it gave, with their labels as JSON"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _TRIALS = "trials"  # the folder, in a cell's own, of those that have ended
-_MOST_SIDE_BY_SIDE = 4  # each holds what it measures on in memory
+_MOST_SIDE_BY_SIDE = 4  # each holds what it measures on in memory, and all of them judge at once
 
 # What a trial's function is: see `Plan`.
 Measurement = Generator[None, None, dict[str, Any]]
@@ -211,8 +211,8 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / _TRIALS, ignore_errors=True)
 
 
-# Runs tasks, in their order where it runs one at a time, and gives each when it has ended.
-Place = Callable[[Sequence[Task]], Iterator[tuple[Task, Ended]]]
+# Runs tasks, in their order where it runs one at a time, and gives those that have ended, a few at a time.
+Place = Callable[[Sequence[Task]], Iterator[Sequence[tuple[Task, Ended]]]]
 
 
 def schedule(cells: Sequence[Cell]) -> list[Task]:
@@ -245,12 +245,14 @@ def run_all(
     left = Counter(task.cell for task in missing)
     for cell in (cell for cell in cells if not left[cell]):
         yield cell, _outcome(cell)
-    for task, ended in place(missing):
-        task.cell.kept.keep(task, ended)
-        tell(task, ended)
-        left[task.cell] -= 1
-        if not left[task.cell]:
-            yield task.cell, _outcome(task.cell)
+    for together in place(missing):
+        for task, ended in together:
+            task.cell.kept.keep(task, ended)
+            tell(task, ended)
+        left.subtract(task.cell for task, _ in together)
+        for cell in dict.fromkeys(task.cell for task, _ in together):
+            if not left[cell]:
+                yield cell, _outcome(cell)
 
 
 def to_run(cells: Sequence[Cell]) -> list[Task]:
@@ -273,7 +275,7 @@ def _outcome(cell: Cell) -> Outcome:
     return Outcome(trials, frame(rows))
 
 
-def here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
+def here(tasks: Sequence[Task]) -> Iterator[list[tuple[Task, Ended]]]:
     """Run tasks on this machine: a few processes prepare side by side, then measure in turns."""
     many = min(max(2, usable_cores()), _MOST_SIDE_BY_SIDE)
     with ExitStack() as running:
@@ -282,7 +284,7 @@ def here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Ended]]:
             ended = _measured(children, core)
             running.close()
             children = _started(tasks[following : following + many], running)
-            yield from ended  # what is done with these is done while the following prepare
+            yield ended  # what is done with these is done while the following prepare
 
 
 def _started(tasks: Sequence[Task], running: ExitStack) -> dict[Task, Child]:
@@ -298,7 +300,9 @@ def _measured(children: Mapping[Task, Child], core: int) -> list[tuple[Task, End
     noise = watch.stop()
     for child in children.values():
         child.go_on()
-    return [(task, _ended(task, child, started_at, walls[task], noise)) for task, child in children.items()]
+    # As if each had begun so long ago: judging belongs to a trial's wall, and to its limit.
+    begun = {task: time.perf_counter() - wall for task, wall in walls.items()}
+    return [(task, _ended(task, child, started_at, begun[task], noise)) for task, child in children.items()]
 
 
 def _child(task: Task) -> Child:
@@ -329,15 +333,15 @@ def _in_turns(children: Mapping[Task, Child], core: int) -> dict[Task, float]:
     return walls
 
 
-def _ended(task: Task, child: Child, started_at: str, wall: float, noise: Disturbance) -> Ended:
+def _ended(task: Task, child: Child, started_at: str, begun: float, noise: Disturbance) -> Ended:
     result: dict[str, Any] = {"rows": [], "facts": {}}
     reason = None
-    start = time.perf_counter()
+    limit = task.config.timeout
     try:
-        result = child.result(task.config.timeout)
+        result = child.result(limit - (time.perf_counter() - begun), limit)
     except BenchError as error:
         reason = str(error)
-    wall += time.perf_counter() - start
+    wall = time.perf_counter() - begun
     trial = record.Trial(
         suite=task.plan.suite,
         phase=task.plan.phase,

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import psutil
@@ -80,6 +80,10 @@ def is_gone(pid, within=30.0):
     return True
 
 
+def each(found, asked):
+    return chain.from_iterable(found.run(asked))
+
+
 def bench(folder, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "bench", "run", *arguments],
@@ -121,7 +125,7 @@ def test_a_node_measures_one_trial_at_a_time_and_this_one_none_while_a_result_is
     ran = defaultdict(list)
     with cluster.connect(nodes.address, [tmp_path]) as found:
         here = next(node.name for node in found.nodes if node.is_here)
-        for _, ended in found.run(tasks(*[("last", {"seconds": 0.2 + 0.05 * n}) for n in range(6)])):
+        for _, ended in each(found, tasks(*[("last", {"seconds": 0.2 + 0.05 * n}) for n in range(6)])):
             assert ended.trial.status == "ok"
             ran[ended.trial.facts["node"]].append((ended.trial.facts["prepared"], ended.trial.facts["ended"]))
             start = time.monotonic()
@@ -159,13 +163,13 @@ def test_the_trial_of_a_lost_node_goes_to_another_and_after_two_losses_it_failed
         lost, left = found.nodes
         lose(nodes.list_all_nodes()[1])
         again = ("hang_at_first", {"file": str(tmp_path / "first")})
-        ended = [ended.trial for _, ended in found.run(tasks(again, ("measure", {})))]
+        ended = [ended.trial for _, ended in each(found, tasks(again, ("measure", {})))]
         assert [trial.status for trial in ended] == ["ok", "ok"]
         assert {trial.facts["node"] for trial in ended} == {left.name}
 
         when_there(tmp_path / "second", lambda: ray.kill(left.worker))
         hangs = ("hang", {"file": str(tmp_path / "second")})
-        ((_, failed),) = found.run(tasks(hangs))
+        ((_, failed),) = each(found, tasks(hangs))
         assert failed.trial.reason == f"both nodes that ran it were lost: {lost.name}, then {left.name}"
         assert all(is_gone(int((tmp_path / file).read_text())) for file in ("first", "second"))
         with pytest.raises(MeasurementError, match=r"no node of the cluster is left; 2 trials have not run"):

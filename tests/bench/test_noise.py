@@ -74,6 +74,19 @@ def test_the_load_of_cores_that_may_not_be_used_is_none():
     assert disturbed.other_load <= 1 - own + 0.15, "more than the watched process leaves of the one core"
 
 
+def test_a_watched_process_that_still_lives_is_no_other_load():
+    child = burning(30)
+    try:
+        watch, start, before = noise.Watch([child.pid]), time.monotonic(), cpu_seconds(child.pid)
+        time.sleep(0.8)
+        own = (cpu_seconds(child.pid) - before) / (time.monotonic() - start)
+        disturbed = watch.stop()
+    finally:
+        child.kill()
+        child.wait()
+    assert disturbed.other_load <= psutil.cpu_count() - own + 0.15, "more than the watched process leaves"
+
+
 def cpu_seconds(pid):
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system

@@ -44,7 +44,9 @@ def check(experiment: Experiment) -> None:
     Raises:
         UsageError: the lab's own data are too few for the index, or cannot be drawn.
     """
-    search.check(_on_own_data(experiment))
+    own = _on_own_data(experiment)
+    search.check(own)
+    search.check(cost.grid(own))
 
 
 def artifacts(experiment: Experiment) -> list[Artifact]:

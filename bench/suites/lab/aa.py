@@ -1,4 +1,4 @@
-"""Part `aa`: one cell measured twice, and its two sides compared as different ones would be.
+"""Part `aa`: one cell measured twice, and its two sides compared.
 
 A comparison is `suite.lab.pairs` pairs of fresh processes in one sitting, in the order A B B A, so that drift
 of the machine meets both sides alike. The processes of a pair ask the same queries in the same order. The p50
@@ -106,8 +106,8 @@ def _processes(argument: Mapping[str, Any], number: int) -> Iterator[tuple[str, 
     measured = Plan("memory", "search", argument["target"], argument["argument"])
     sides = {side: Cell(side, [Work([measured])], config, Kept(Path(), {})) for side in "ab"}
     tasks = [Task(sides[side], measured, turn // 2) for turn, side in enumerate(order(argument["pairs"]))]
-    for task, ended in trial.here(tasks):
-        yield task.cell.name, ended
+    for together in trial.here(tasks):
+        yield from ((task.cell.name, ended) for task, ended in together)
 
 
 def _compared(ended: Ended) -> float:

@@ -38,7 +38,7 @@ _TIMED = ("memory.search", "memory.search.batch", "memory.filtered")
 
 def artifacts(experiment: Experiment) -> list[Artifact]:
     """What `plan` makes, known without making it."""
-    return search.artifacts(experiment) + search.artifacts(_grid(experiment))
+    return search.artifacts(experiment) + search.artifacts(grid(experiment))
 
 
 def plan(experiment: Experiment) -> Work:
@@ -47,12 +47,12 @@ def plan(experiment: Experiment) -> Work:
         return Work(skipped=dict.fromkeys(METRICS, "needs a GPU"))
     settings, config = experiment.config.suite.lab, experiment.config
     (usual,) = search.plan(experiment).plans
-    (single,) = search.plan(_grid(experiment)).plans
+    (single,) = search.plan(grid(experiment)).plans
     common = {"trial": config.trial.model_dump(mode="json"), "scratch": str(experiment.store.scratch())}
     weighed = {"argument": dict(usual.argument), **common}
     compared = {"argument": dict(single.argument), "lab": settings.model_dump(mode="json"), **common}
     groups = len(settings.grid_M) * len(settings.grid_efSearch)
-    grid = (
+    measured_on = (
         f"{groups} groups of HNSW's M and efSearch, {settings.grid_repeats} times, "
         f"{config.suite.memory.searches:,} searches each, over {settings.grid_vectors:,} vectors of "
         f"{settings.data.dimension} components"
@@ -64,16 +64,18 @@ def plan(experiment: Experiment) -> Work:
         ],
         conditions={
             "lab.cost.trial": f"part search of the memory suite over {settings.data.vectors:,} vectors",
-            "lab.cost.ratio": grid,
-            **{f"lab.cost.wall {way}": grid for way in ("lab", "loop")},
+            "lab.cost.ratio": measured_on,
+            **{f"lab.cost.wall {way}": measured_on for way in ("lab", "loop")},
         },
     )
 
 
-def _grid(experiment: Experiment) -> Experiment:
+def grid(experiment: Experiment) -> Experiment:
     """What the groups of the grid are searched on, with hardly anything beside single searches."""
-    data = synthetic.load(_grid_data(experiment.config.suite.lab))
-    return single_searches(replace(experiment, dataset=data), experiment.config.suite.memory.searches)
+    settings = experiment.config.suite.lab
+    first = experiment.config.model_copy(update={"index": HNSWConfig(M=settings.grid_M[0])})
+    found = replace(experiment, config=first, dataset=synthetic.load(_grid_data(settings)))
+    return single_searches(found, first.suite.memory.searches)
 
 
 def _grid_data(settings: LabConfig) -> SyntheticConfig:
@@ -91,7 +93,7 @@ def weigh(argument: dict[str, Any]) -> Measurement:
     measured = Plan("memory", "search", "bench.suites.lab.cost:search_without_torch", argument["argument"])
     cell = Cell("usual", [Work([measured])], config, Kept(Path(), {}))
     start = time.perf_counter()
-    ((_, ended),) = trial.here([Task(cell, measured, 0)])
+    (((_, ended),),) = trial.here([Task(cell, measured, 0)])
     wall = time.perf_counter() - start
     if ended.trial.reason:
         raise MeasurementError(ended.trial.reason)
