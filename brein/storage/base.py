@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 import json
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Literal, NamedTuple
@@ -24,6 +25,9 @@ from brein.settings import Settings
 from brein.storage import queries
 from brein.storage.filters import Value, Where, condition, problem
 from brein.storage.layout import file_errors, make_folder
+
+_WORD = re.compile(r"[^\W_]+")  # as FTS5's unicode61 divides a text; without a sign that its queries know
+_MOST_WORDS = 256
 
 
 class StorageConfig(Settings):
@@ -186,6 +190,29 @@ class DocumentStore(ABC):
         test, values = condition(where)
         statement = f"SELECT id FROM documents WHERE {test}"  # noqa: S608
         return sorted(row[0] for row in chain(*self._ask(statement, values, where)))
+
+    def match(self, text: str, limit: int, where: Where | None = None) -> list[tuple[str, float]]:
+        """Ids and scores of the `limit` documents that have a text's words, best first, equals by id.
+
+        The score is BM25 over stemmed words (k1 = 1.2, b = 0.75; Robertson and Zaragoza 2009), with the word
+        statistics of the shard the document lies in. Only the text's first 256 different words count; a
+        document that has none of them is left out.
+
+        Raises:
+            DataError: the filter is malformed.
+        """
+        words = dict.fromkeys(word for word in _WORD.findall(text.lower()))
+        if not words:
+            return []
+        wanted = " OR ".join(f'"{word}"' for word in islice(words, _MOST_WORDS))
+        test, values = condition(where)
+        statement = (
+            "SELECT -bm25(words), id FROM words JOIN documents ON number = words.rowid "  # noqa: S608
+            f"WHERE words MATCH ? AND {test} ORDER BY bm25(words), id LIMIT ?"
+        )
+        shards = self._ask(statement, (wanted, *values, limit), where)
+        best = heapq.merge(*shards, key=lambda row: (-row[0], row[1]))
+        return [(id_, score) for score, id_ in islice(best, limit)]
 
     def query(
         self,

@@ -24,7 +24,7 @@ from brein.errors import ConfigError, StorageError
 from brein.files import sync, write_whole
 from brein.settings import Settings
 
-FORMAT = 2  # of the SQLite files and the manifest
+FORMAT = 3  # of the SQLite files and the manifest; of format 2 the manifest is the same
 
 PLAIN = "documents.sqlite"
 SHARDED = "documents"
@@ -156,7 +156,7 @@ def _read(path: Path) -> Layout:
         manifest = Layout.read(path.read_text())
     except (ConfigError, UnicodeDecodeError) as error:
         raise StorageError(f"{path} is damaged: {error}; restore a backup") from None
-    if manifest.format != FORMAT or manifest.shards == 1:
+    if manifest.format not in (2, FORMAT) or manifest.shards == 1:
         raise StorageError(
             f"{path} has format {manifest.format} and {manifest.shards} shards, expected {FORMAT} and more "
             f"than 1; use the version that wrote it, or restore a backup"

@@ -27,12 +27,27 @@ _FIELDS = (
     # Ids that moved into this shard and may still lie in another one as well.
     "CREATE TABLE moved (id TEXT PRIMARY KEY) WITHOUT ROWID",
 )
-# With rowids: a row this long would fill a page of its own in a table without.
+# With numbers of its own: a row this long would fill a page of its own in a table without rowids, and rowids
+# that have no column may change in a VACUUM.
 _DOCUMENTS = """CREATE TABLE documents (
-    id TEXT PRIMARY KEY NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL
+    number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL,
+    text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL
 )"""
+_WORDS = (
+    # Which documents have which words, stemmed. The texts stay in `documents`.
+    """CREATE VIRTUAL TABLE words USING fts5 (
+        text, content = 'documents', content_rowid = 'number', tokenize = 'porter unicode61'
+    )""",
+    """CREATE TRIGGER words_of_new AFTER INSERT ON documents BEGIN
+        INSERT INTO words (rowid, text) VALUES (new.number, new.text);
+    END""",
+    """CREATE TRIGGER words_of_old AFTER DELETE ON documents BEGIN
+        INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
+    END""",
+)
 _SCHEMA = (
     _DOCUMENTS,
+    *_WORDS,
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
     "INSERT INTO facts VALUES ('version', '0'), ('space', '')",
     *_FIELDS,
@@ -136,8 +151,13 @@ class SQLiteStore(DocumentStore):
     def put(self, rows: Sequence[Row], space: str, moved: Sequence[str] = ()) -> None:
         """Store rows and note which of their ids lay in another shard; within a transaction."""
         with self._errors():
-            self._connection.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", rows)
-            self._connection.executemany("DELETE FROM fields WHERE id = ?", [(row.id,) for row in rows])
+            ids = [(row.id,) for row in rows]
+            # Not INSERT OR REPLACE: the trigger would not see what it replaces.
+            self._connection.executemany("DELETE FROM documents WHERE id = ?", ids)
+            self._connection.executemany(
+                "INSERT INTO documents (id, text, metadata, vector) VALUES (?, ?, ?, ?)", rows
+            )
+            self._connection.executemany("DELETE FROM fields WHERE id = ?", ids)
             self._put_fields((row.id, row.metadata) for row in rows)
             self._connection.executemany("INSERT OR REPLACE INTO moved VALUES (?)", [(id_,) for id_ in moved])
             self._connection.execute("UPDATE facts SET value = ? WHERE name = 'space'", (space,))
@@ -226,22 +246,33 @@ class SQLiteStore(DocumentStore):
         tables = {
             row[0] for row in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         }
-        if (application, format_) != (0, 1) or tables != {"documents", "facts"}:
+        if (application, format_) == (_APPLICATION, 2):
+            self._migrate_to_3()
+        elif (application, format_) == (0, 1) and tables == {"documents", "facts"}:
+            self._migrate_to_2()
+            self._migrate_to_3()
+        else:
             raise StorageError(
                 f"{self._place} has document format {format_} of application {application:#x}, expected "
                 f"{FORMAT} of {_APPLICATION:#x}; use another path"
             )
-        self._migrate()
 
-    def _migrate(self) -> None:
-        """Bring a file of format 1 (no rowids, fields or identity, a counter for a version) to format 2."""
+    def _migrate_to_3(self) -> None:
+        """From format 2, which had no numbers and no words. What is derived from them stays valid."""
         for statement in (
             "ALTER TABLE documents RENAME TO old",
             _DOCUMENTS,
-            "INSERT INTO documents SELECT id, text, metadata, vector FROM old",
+            "INSERT INTO documents (id, text, metadata, vector) SELECT id, text, metadata, vector FROM old",
             "DROP TABLE old",
-            *_FIELDS,
+            *_WORDS,
+            "INSERT INTO words (words) VALUES ('rebuild')",
+            f"PRAGMA user_version = {FORMAT}",
         ):
+            self._connection.execute(statement)
+
+    def _migrate_to_2(self) -> None:
+        """From format 1, which had no fields and no identity, and a counter for a version."""
+        for statement in _FIELDS:
             self._connection.execute(statement)
         self._put_fields(self._connection.execute("SELECT id, metadata FROM documents"))
         self._connection.execute("UPDATE facts SET name = 'version' WHERE name = 'generation'")

@@ -110,6 +110,82 @@ def test_an_equal_id_is_replaced(store):
     assert store.find({"page": [2, 9]}) == ["a", "b"]
 
 
+def matched(store, text, limit=10, where=None):
+    return [id_ for id_, _ in store.match(text, limit, where)]
+
+
+def test_a_match_has_one_of_the_words_whatever_their_form_and_case(store):
+    store.add(
+        [Document("a", "The cat sat."), Document("b", "Two CATS running"), Document("ü", "Müßiggänger")],
+        VECTORS,
+        "space",
+    )
+    assert sorted(matched(store, "cats sit")) == ["a", "b"]
+    assert matched(store, "who runs?") == ["b"]
+    assert matched(store, "MÜSSIG müßiggänger") == ["ü"]
+    assert matched(store, "dog") == []
+
+
+def test_matches_come_best_first_and_equals_by_id(store):
+    texts = ["zebra " * n + "filler " * (20 - n) for n in range(1, 9)]
+    documents = [Document(f"{n}", text, {"n": n}) for n, text in enumerate(texts)]
+    documents += [Document(f"other {n}", "nothing of the kind") for n in range(40)]
+    store.add(documents, np.ones((48, 2), dtype=np.float32), "space")
+    found = store.match("zebra", 10)
+    assert sorted(id_ for id_, _ in found) == [str(n) for n in range(8)]
+    assert found == sorted(found, key=lambda one: (-one[1], one[0]))
+    assert store.match("zebra", 3) == found[:3]
+    assert all(score > 0 for _, score in found)
+    assert matched(store, "zebra", 10, {"n": {"gte": 6}}) == [id_ for id_, _ in found if int(id_) >= 6]
+    equals = store.match("nothing", 50)
+    assert equals == sorted(equals, key=lambda one: (-one[1], one[0]))
+    assert sorted(id_ for id_, _ in equals) == sorted(f"other {n}" for n in range(40))
+
+
+def test_matches_follow_what_is_replaced_moved_and_deleted(store):
+    documents = filled(store, 60)
+    store.add([Document("00003", "apples", {"user_id": "another"})], VECTORS[:1, :2], "space")
+    assert matched(store, "apple") == ["00003"]
+    assert matched(store, "3") == []
+    store.delete(["00003"])
+    assert matched(store, "apple") == []
+    assert len(matched(store, "text", 100)) == len(documents) - 1
+    with pytest.raises(DataError):
+        store.add([Document("x", "pear"), Document("y", "\ud800")], VECTORS[:2, :2], "space")
+    assert matched(store, "pear") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "  ", "?!", '"', "a\" OR b", "NEAR(a b)", "text:one", "one*", "a AND NOT", "^one", "x\0y", "__"],
+)
+def test_words_are_data_not_a_query(store, text):
+    store.add(DOCUMENTS, VECTORS, "space")
+    assert set(matched(store, text)) <= {"a", "b", "ü"}
+    assert matched(store, f"{text} one") == ["a"]
+
+
+def test_a_match_of_ten_thousand_words_is_bounded(store):
+    store.add(DOCUMENTS, VECTORS, "space")
+    assert matched(store, "one " + " ".join(f"w{n}" for n in range(10_000))) == ["a"]
+
+
+def test_the_score_is_bm25(tmp_path):
+    texts = ["a b c a", "b c", "c c c d e f", "g", "h i", "j k l m"]
+    with closing(storage.create(StorageConfig(), None)) as store:
+        documents = [Document(str(n), text) for n, text in enumerate(texts)]
+        store.add(documents, np.ones((len(texts), 2), dtype=np.float32), "space")
+        found = dict(store.match("a d", 10))
+    words = [text.split() for text in texts]
+    mean = np.mean([len(one) for one in words])
+    idf = np.log((len(texts) - 1 + 0.5) / (1 + 0.5))
+    for id_, word in (("0", "a"), ("2", "d")):
+        count, length = words[int(id_)].count(word), len(words[int(id_)])
+        expected = idf * count * 2.2 / (count + 1.2 * (0.25 + 0.75 * length / mean))
+        assert found[id_] == pytest.approx(expected)
+    assert len(found) == 2
+
+
 def test_a_document_whose_user_changes_is_there_once(store):
     documents = filled(store)
     moved = [Document(d.id, "moved", {"user_id": f"v{d.id}"}) for d in documents[::2]]

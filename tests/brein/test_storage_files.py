@@ -86,11 +86,11 @@ def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path):
         pass
     newer.write_bytes((tmp_path / "ours").read_bytes())
     with closing(sqlite3.connect(newer)) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     for path, reason in (
         (text, "text: file is not a database"),
-        (foreign, "has document format 1 of application 0x0, expected 2 of"),
-        (newer, "has document format 3 of"),
+        (foreign, "has document format 1 of application 0x0, expected 3 of"),
+        (newer, "has document format 4 of"),
     ):
         before = path.read_bytes()
         with pytest.raises(StorageError, match=reason):
@@ -194,6 +194,39 @@ def test_a_file_of_format_1_is_migrated(tmp_path):
             assert store.find({"list": None, "n": {"lt": 2}}) == ["0000", "0001"]
             assert store.version.startswith("8-")
             assert len(store.identity) == 32
+            assert [id_ for id_, _ in store.match("17 text", 1)] == ["0017"]
+
+
+@pytest.mark.parametrize("config", [PLAIN, BY_ID], ids=["plain", "by id"])
+def test_files_of_format_2_are_migrated_and_keep_their_version(config, tmp_path):
+    filled(tmp_path, config)
+    with closing(storage.create(config, tmp_path)) as store:
+        version = store.version
+    for path in tmp_path.rglob("*.sqlite"):
+        format_2(path)
+    for path in tmp_path.rglob("manifest.json"):
+        path.write_text(path.read_text().replace('"format":3', '"format":2'))
+    for _ in range(2):
+        with closing(storage.create(config, tmp_path)) as store:
+            check(store)
+            assert store.version == version
+            assert [id_ for id_, _ in store.match("17", 5)] == ["0017"]
+
+
+def format_2(path):
+    """Make a file what format 2 was: without numbers and words."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            """
+            CREATE TABLE old (
+                id TEXT PRIMARY KEY NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL
+            );
+            INSERT INTO old SELECT id, text, metadata, vector FROM documents;
+            DROP TABLE documents; DROP TABLE words;
+            ALTER TABLE old RENAME TO documents;
+            PRAGMA user_version = 2;
+            """
+        )
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path):
