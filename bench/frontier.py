@@ -14,6 +14,7 @@ from bench.config import ObjectiveConfig
 from bench.decide import baseline
 from bench.metrics import METRICS, Measured
 from bench.record import DatasetFacts, RunRecord
+from brein.embedding import LEAVES_NO_MARK
 
 _COLD = {"phase": "cold"}
 
@@ -166,7 +167,8 @@ def searched(record: RunRecord, suite: str | None) -> DatasetFacts:
 def _embedding(record: RunRecord) -> str:
     """What a text's vector depends on."""
     config = record.experiment.get("embedding") or {}
-    return json.dumps({key: value for key, value in config.items() if key != "batch_size"}, sort_keys=True)
+    named = {key: value for key, value in config.items() if key not in LEAVES_NO_MARK}
+    return json.dumps(named, sort_keys=True)
 
 
 def resolve(points: Sequence[Point], axis: str) -> str:

@@ -18,6 +18,7 @@ from brein import embedding, storage
 from brein.cache import CacheStats, codec, open_caches
 from brein.config import EngineConfig
 from brein.embedding import Embedder
+from brein.embedding.batcher import Batcher
 from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
@@ -30,8 +31,9 @@ class Engine:
     """A semantic memory. Make one with `Engine.open`; it is a context manager that closes itself.
 
     Documents are the truth and live in SQLite; the index is derived from them (`upkeep.KeptIndex`). The model
-    is loaded when the first text needs it. Safe to use from several threads: embedding runs in parallel,
-    index and store one call at a time. One engine at a time may have a folder open.
+    is loaded when the first text needs it. Safe to use from several threads: short texts are embedded
+    together, long ones in parallel, index and store one call at a time. One engine at a time may have a
+    folder open.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -208,7 +210,8 @@ class Engine:
     def _model(self) -> Embedder:
         with self._lock:
             if self._embedder is None:
-                self._embedder = embedding.create(self.config.embedding)
+                config = self.config.embedding
+                self._embedder = Batcher(embedding.create(config), config.shared_batch)
             return self._embedder
 
     def _embed_query(self, query: str) -> FloatArray:

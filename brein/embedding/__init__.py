@@ -20,6 +20,7 @@ EMBEDDERS: dict[str, Any] = {
     "transformer": (TransformerEmbedder, ModelTokenizer),
     "hashing": (HashingEmbedder, WordTokenizer),
 }
+LEAVES_NO_MARK = {"batch_size", "shared_batch"}  # settings that vectors do not depend on
 EmbeddingConfig = Annotated[TransformerConfig | HashingConfig, Field(discriminator="kind")]
 
 
@@ -48,7 +49,7 @@ def space(config: EmbeddingConfig) -> dict[str, Any]:
 
     A model that is neither the default nor a folder is known by its name alone.
     """
-    facts: dict[str, Any] = config.model_dump(mode="json", exclude={"batch_size", "max_tokens"})
+    facts: dict[str, Any] = config.model_dump(mode="json", exclude={*LEAVES_NO_MARK, "max_tokens"})
     folder = model_folder(config.model) if config.kind == "transformer" else None
     if folder is not None:
         facts["model"] = model_sha256(folder)
@@ -62,6 +63,7 @@ def identity(config: EmbeddingConfig) -> dict[str, Any]:
 
 __all__ = [
     "EMBEDDERS",
+    "LEAVES_NO_MARK",
     "Embedder",
     "EmbeddingConfig",
     "Tokenizer",

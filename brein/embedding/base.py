@@ -5,9 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from brein.records import FloatArray
+from brein.settings import Settings
 
 Span = tuple[int, int]
+
+
+class EmbedderConfig(Settings):
+    """What all embedders can be set to."""
+
+    shared_batch: int = Field(
+        32, ge=1, le=4096, description="short texts of several threads in one call; 1: each thread alone"
+    )
 
 
 class Embedder(ABC):

@@ -10,14 +10,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from brein.embedding.base import Embedder, Span, Tokenizer
+from brein.embedding.base import Embedder, EmbedderConfig, Span, Tokenizer
 from brein.records import FloatArray
-from brein.settings import Settings
 
 _WORD = re.compile(r"\w+")
 
 
-class HashingConfig(Settings):
+class HashingConfig(EmbedderConfig):
     """Settings of the hashing embedder."""
 
     kind: Literal["hashing"] = "hashing"

