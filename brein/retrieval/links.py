@@ -67,9 +67,9 @@ class Links:
         Where a pair of nodes has several weights, of old and given edges, `combine` makes one of them: add or
         maximum. A pair is given in one direction; in both, it counts as given twice.
         """
-        given = _concatenated(edges, Edges(edges.targets, edges.sources, edges.weights))
+        given = concatenated(edges, Edges(edges.targets, edges.sources, edges.weights))
         nodes = np.unique(given.sources)
-        merged = _concatenated(self.of(nodes, now), given)
+        merged = concatenated(self.of(nodes, now), given)
         self._written[nodes] = self._latest = max(now, self._latest)
         return self._put(nodes, _combined(merged, combine))
 
@@ -138,8 +138,13 @@ def _free_slots(nodes: int, degree: int) -> npt.NDArray[np.void]:
     return slots
 
 
-def _concatenated(one: Edges, other: Edges) -> Edges:
-    return Edges(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
+def concatenated(one: Edges, other: Edges) -> Edges:
+    """The edges of both."""
+    return Edges(
+        np.concatenate([one.sources, other.sources]),
+        np.concatenate([one.targets, other.targets]),
+        np.concatenate([one.weights, other.weights]),
+    )
 
 
 def _combined(edges: Edges, combine: np.ufunc) -> Edges:
@@ -147,7 +152,7 @@ def _combined(edges: Edges, combine: np.ufunc) -> Edges:
     if not len(edges.sources):
         return edges
     order = np.lexsort((edges.targets, edges.sources))
-    sources, targets, weights = (part[order] for part in edges)
+    sources, targets, weights = edges.sources[order], edges.targets[order], edges.weights[order]
     first = np.flatnonzero(np.diff(sources, prepend=-1) | np.diff(targets, prepend=-1))
     return Edges(sources[first], targets[first], combine.reduceat(weights, first))
 
