@@ -55,11 +55,11 @@ class Links:
 
     def of(self, nodes: IntArray, now: float) -> Edges:
         """The edges of these nodes, with the weights they have `now`, in seconds."""
-        slots = self._slots[nodes]
+        rows, columns = np.nonzero(self._slots["target"][nodes] != _NOBODY)
+        slots = self._slots[nodes[rows], columns]
         age = max(now, self._latest) - self._written[nodes]
-        weights = slots["weight"] * np.exp2(-age / self._half_life)[:, None]
-        rows, columns = np.nonzero(slots["target"] != _NOBODY)
-        return Edges(nodes[rows], slots["target"][rows, columns], weights[rows, columns])
+        fading = np.exp2(-age / self._half_life)
+        return Edges(nodes[rows], slots["target"], slots["weight"] * fading[rows])
 
     def merge(self, edges: Edges, combine: np.ufunc, now: float) -> IntArray:
         """Add edges between two different nodes each; return the nodes whose edges are others now.

@@ -52,8 +52,7 @@ class Mesh:
     - Used together: each time adds 1 to the weight, which halves every `half_life`.
 
     Of each kind a document keeps its `max_degree` strongest edges. It takes 16 × `max_degree` + 16 bytes for
-    them and about 150 for its id: 0.4 KB as configured by default, up to half more for growth; as much on
-    disk.
+    them, half of that again for growth, and about 200 for its id: 0.6 KB as configured by default.
 
     Every document is known to the mesh, and only what is known is linked or found. So nothing deleted comes
     back, provided the mesh is told of each change, and `reconcile`d where it may have missed one. Edges are
@@ -187,8 +186,8 @@ class Mesh:
                 return []
             numbers = sorted(scores)
             nodes, activation = self._spread(np.array(numbers), np.array([scores[n] for n in numbers]))
-            found = zip(self._ids_of(nodes), (activation / activation.max()).tolist(), strict=True)
-            return sorted(found, key=lambda one: (-one[1], one[0]))
+            ranked = sorted(zip((-activation).tolist(), self._ids_of(nodes), strict=True))
+            return [(id_, negative / ranked[0][0]) for negative, id_ in ranked]
 
     def _spread(self, nodes: IntArray, activation: DoubleArray) -> tuple[IntArray, DoubleArray]:
         """All that these, ascending, activate, each with its activation."""
@@ -226,6 +225,8 @@ class Mesh:
 
     def _most_active(self, nodes: IntArray, activation: DoubleArray) -> tuple[IntArray, DoubleArray]:
         """The `max_nodes` of `nodes` with the largest activation, in their order."""
+        if len(nodes) <= self._config.max_nodes:
+            return nodes, activation
         chosen = np.sort(np.argsort(-activation, kind="stable")[: self._config.max_nodes])
         return nodes[chosen], activation[chosen]
 
