@@ -96,18 +96,22 @@ class Links:
         Raises:
             ValueError: a row is not one that `dump` can have given.
         """
-        if any(len(row) % _SLOT.itemsize for row in rows):
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        if (lengths % _SLOT.itemsize).any():
             raise ValueError("a row of edges is cut short")
         numbers = np.asarray(nodes, dtype=np.int64)
         slots = np.frombuffer(b"".join(rows), dtype=_SLOT)
-        sources = np.repeat(numbers, [len(row) // _SLOT.itemsize for row in rows])
         taken = slots["target"] != _NOBODY
-        edges = Edges(sources[taken], slots["target"][taken], slots["weight"][taken].astype(np.float64))
-        if not np.isin(edges.targets, numbers).all():
+        if not np.isin(slots["target"][taken], numbers).all():
             raise ValueError("there is an edge to a node that is not there")
         self.grow(int(numbers.max(initial=-1)) + 1)
         self._written[numbers] = written
         self._latest = max(written, default=0.0)
+        if (lengths == self._degree * _SLOT.itemsize).all():
+            self._slots[numbers] = slots.reshape(-1, self._degree)
+            return
+        sources = np.repeat(numbers, lengths // _SLOT.itemsize)[taken]
+        edges = Edges(sources, slots["target"][taken], slots["weight"][taken].astype(np.float64))
         self._put(np.sort(numbers), _combined(edges, np.maximum))
 
     # --- parts ---------------------------------------------------------------------------------------
