@@ -20,6 +20,7 @@ from brein.storage.edges import EdgeStore, Node
 
 _BATCH = 1_000  # documents whose neighbours are asked for at once
 _SAVE_AFTER = 60.0  # seconds of use that a crash may take
+_FAINT = 1e-30  # a weight below which a link has faded; its powers would be nothing
 
 Similar = Mapping[str, Mapping[str, float]]
 """Ids, each with the similarities of its neighbours by their ids, on the scale of the cosine."""
@@ -164,8 +165,9 @@ class Mesh:
         links in all. The sum of what it took, and of its score, is its activation; 1 is the largest there is.
 
         The mean makes hubs and neighbours of many weak seeds no more active than neighbours of one strong
-        seed, and bounds what the mesh can do: none but a seed reaches more than `spread` ÷ (1 − `spread`) of
-        the best score. Scores must say how much better one is than another, which ranks do not.
+        seed, and bounds what the mesh can do: none but a seed reaches more than `spread` + `spread`² + …, a
+        term for each of the `hops`, times the best score. Scores must say how much better one is than
+        another, which ranks do not.
 
         Each step goes on with the `max_nodes` documents that are given most, of equal ones always the same.
 
@@ -213,14 +215,15 @@ class Mesh:
         reached, given = self._most_active(targets, given)
         own = self._links_of(reached, now)
         weights = np.bincount(np.searchsorted(reached, own.sources), own.weights**2, len(reached))
-        return reached, self._config.spread * given / weights
+        # By a rounding, a link may have faded at one end and not at the other.
+        return reached, self._config.spread * given / np.maximum(weights, _FAINT**2)
 
     def _links_of(self, nodes: IntArray, now: float) -> Edges:
         """The links of both kinds."""
         similar, used = self._similar.of(nodes, now), self._used.of(nodes, now)
         used = used._replace(weights=used.weights / (used.weights + 1))
         links = concatenated(similar, used)
-        alive = links.weights > 1e-30  # powers of what has faded further would be nothing
+        alive = links.weights > _FAINT
         return Edges(links.sources[alive], links.targets[alive], links.weights[alive])
 
     def _most_active(self, nodes: IntArray, activation: DoubleArray) -> tuple[IntArray, DoubleArray]:

@@ -302,6 +302,8 @@ def test_use_counts_and_fades(open_mesh, clock):
     mesh.strengthen(["a", "c"])  # writes the weights of a
     clock.now += HALF_LIFE
     assert activation() == pytest.approx(0.5 * 0.75 / 1.75)
+    clock.now += 300 * HALF_LIFE
+    assert activation() == 0
 
 
 def test_what_is_not_known_is_not_used(open_mesh):
