@@ -1,0 +1,1 @@
+"""Retrieval: what turns a query into ranked documents, beyond the nearest vectors."""
