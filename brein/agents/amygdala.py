@@ -25,8 +25,8 @@ class Amygdala:
     Meaning: the mean of the `PROTOTYPES`' valence and arousal, weighted by exp(cosine / temperature), a
     kernel regression after Nadaraya and Watson (1964). Words: VADER's lexicon and rules (Hutto and Gilbert,
     2014) know negation better but take every `kill` for a threat, so what they add to the valence is scaled
-    by the weight of the prototypes that are not neutral. The embedder should be one that knows meanings: the
-    `hashing` one does not. English only. Safe to use from several threads.
+    by the squared weight of the prototypes that are not neutral. English only, and with an embedder that
+    knows meanings, which `hashing` does not. Safe to use from several threads.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -47,7 +47,7 @@ class Amygdala:
         meant, arousal = (float(mean) for mean in weights @ feelings)
         felt = float(weights[feelings[:, 0] != 0].sum())
         worded: float = self._lexicon.polarity_scores(shown)["compound"]
-        valence = min(1.0, max(-1.0, meant + felt * worded))
+        valence = min(1.0, max(-1.0, meant + felt**2 * worded))
         return Emotion(valence, arousal, label(valence, arousal))
 
     @cached_property
