@@ -20,7 +20,7 @@ from brein.records import Hit
 from brein.settings import Settings
 
 _WORD = re.compile(r"\w+")
-_EMBEDDED = 64  # sentences that words choose for the embedder to judge
+_EMBEDDED = 32  # sentences that words choose for the embedder to judge; 64 found no more
 _KEEP = 0.7  # of the best sentence's relevance; less is not taken
 _SAME = 0.9  # cosine from which two sentences say the same
 
