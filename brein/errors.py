@@ -3,7 +3,9 @@
     BreinError
     ├── ConfigError      a setting is unknown, out of bounds, or does not fit another
     ├── DataError        documents, vectors or queries do not have the shape or size asked for
-    ├── ModelError       an embedding model is missing, or is not the one it claims to be
+    ├── ModelError       a model is missing, cannot be loaded, or is not the one it claims to be
+    ├── GenerationError  a model that writes text cannot be reached, refuses, or answers nonsense
+    │   └── GenerationTimeoutError    it took longer than its timeout
     ├── StorageError     a file of the engine is missing, foreign, damaged or cannot be written
     ├── MemoryLimitError what was asked for does not fit into memory_limit
     └── ClosedError      the engine was used after close()
@@ -25,7 +27,15 @@ class DataError(BreinError, ValueError):
 
 
 class ModelError(BreinError):
-    """An embedding model is missing, or its weights are not the ones expected."""
+    """A model is missing or cannot be loaded, or its weights are not the ones expected."""
+
+
+class GenerationError(BreinError):
+    """A model that writes text cannot be reached, refuses to answer, or answers nonsense."""
+
+
+class GenerationTimeoutError(GenerationError, TimeoutError):
+    """A model that writes text took longer than its timeout."""
 
 
 class StorageError(BreinError):

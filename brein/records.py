@@ -40,3 +40,28 @@ class Hit:
     id: str
     score: float
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A text that answers a question from documents.
+
+    [1], [2], … in `text` are places in `citations`, ids of documents that were given, in the order of their
+    first use. `model` wrote it, `wanted` is the one that the question's complexity asks for. `notes` say what
+    a reader should know: that another model stood in, that nothing was found, that the text was cut.
+    """
+
+    text: str
+    citations: tuple[str, ...]
+    model: str
+    wanted: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Emotion:
+    """What a text feels like: `valence` from -1, bad, to 1, good; `arousal` from 0, calm, to 1, stirred."""
+
+    valence: float
+    arousal: float
+    label: str

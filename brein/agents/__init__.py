@@ -1,0 +1,1 @@
+"""Agents: memory (hippocampus), reasoning (prefrontal_cortex) and emotional analysis (amygdala)."""

@@ -1,0 +1,164 @@
+"""Any endpoint that speaks OpenAI's chat completions: vLLM, Ollama, a llama.cpp server, OpenAI itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Sequence
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from brein.agents.generation import prompt
+from brein.agents.generation.base import Generated, Generator
+from brein.errors import ConfigError, GenerationError, GenerationTimeoutError
+from brein.records import Hit
+from brein.settings import Settings
+
+_REMEDIES = {
+    401: "set key_variable to the variable that holds its key",
+    403: "set key_variable to the variable that holds its key",
+    404: "change model, or base_url",
+    429: "ask less often",
+}
+
+
+class OpenAIConfig(Settings):
+    """Settings of a model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: str = Field(
+        pattern=r"^https?://[^\s/]\S*$", description="of the endpoint: http://localhost:8000/v1"
+    )
+    model: str = Field(min_length=1, description="what the endpoint calls the model")
+    key_variable: str | None = Field(
+        None, min_length=1, description="environment variable that holds the API key; null: none is sent"
+    )
+    timeout: float = Field(30, gt=0, le=600, description="seconds an answer may take, retries included")
+    max_retries: int = Field(2, ge=0, le=10, description="new tries where it is busy, down or failing")
+    max_evidence: int = Field(12_000, ge=100, le=1_000_000, description="characters of documents to send")
+
+    @field_validator("base_url")
+    @classmethod
+    def _can_be_read(cls, url: str) -> str:
+        if not urlsplit(url).hostname or urlsplit(url).port == 0:  # both raise where there is nonsense
+            raise ValueError("names no host and port; give http://host:port/v1")
+        return url
+
+
+class _Message(BaseModel):
+    content: str | None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Reply(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class OpenAIGenerator(Generator):
+    """A model behind an OpenAI-compatible endpoint, asked through the official client.
+
+    Raises:
+        ConfigError: the environment variable of the API key is not set.
+    """
+
+    def __init__(self, name: str, config: OpenAIConfig) -> None:
+        super().__init__(name)
+        self._config = config
+        self._key = _key(config)
+        self._tls = ssl.create_default_context()  # takes longer to make than all else that a call needs
+
+    def _write(self, question: str, evidence: Sequence[Hit], max_tokens: int) -> Generated:
+        asked = prompt.write(question, evidence, self._config.max_evidence)
+        body = self._ask(asked.messages, max_tokens)
+        try:
+            reply = _Reply.model_validate_json(body)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise GenerationError(f"{self._where} answered no chat completion: {reason}") from None
+        choice, usage = reply.choices[0], reply.usage or _Usage()
+        return prompt.read(
+            choice.message.content,
+            asked,
+            self.name,
+            cut=choice.finish_reason == "length",
+            tokens=usage.completion_tokens,
+            prompt_tokens=usage.prompt_tokens,
+        )
+
+    def _ask(self, messages: Sequence[dict[str, str]], max_tokens: int) -> bytes:
+        import openai
+
+        timeout = f"timeout = {self._config.timeout:g} s"
+        try:
+            # A loop of its own for each call, because the client's timeouts bound every read, not the whole.
+            return asyncio.run(self._completion(messages, max_tokens))
+        except (TimeoutError, openai.APITimeoutError):
+            raise GenerationTimeoutError(
+                f"{self._where} did not answer within {timeout}; raise it, or ask a smaller model"
+            ) from None
+        except openai.APIStatusError as error:
+            remedy = _REMEDIES.get(error.status_code, "see what the endpoint logs")
+            raise GenerationError(f"{self._where} does not answer: {self._told(error)}; {remedy}") from None
+        except openai.OpenAIError as error:
+            cause = error.__cause__ or error
+            raise GenerationError(
+                f"{self._where} cannot be reached: {self._told(cause)}; see that it runs, or change base_url"
+            ) from None
+
+    async def _completion(self, messages: Sequence[dict[str, str]], max_tokens: int) -> bytes:
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        config = self._config
+        # The types of the client's own dictionaries say no more than ours.
+        chat: Any = list(messages)
+        async with (
+            asyncio.timeout(config.timeout),
+            AsyncOpenAI(
+                base_url=config.base_url,
+                api_key=self._key or "none",  # the client insists on one
+                max_retries=config.max_retries,
+                timeout=config.timeout,
+                http_client=DefaultAsyncHttpxClient(verify=self._tls),
+            ) as client,
+        ):
+            # Unparsed, because the client believes whatever it is sent.
+            response = await client.chat.completions.with_raw_response.create(
+                model=config.model, messages=chat, max_tokens=max_tokens, temperature=0
+            )
+            body: bytes = response.content
+            return body
+
+    @property
+    def _where(self) -> str:
+        # The URL may hold a password, so only its host is named.
+        return f"{self.name} at {urlsplit(self._config.base_url).netloc.rpartition('@')[2]}"
+
+    def _told(self, error: BaseException) -> str:
+        """The first line of what an error says, without the key."""
+        text = str(error).replace(self._key, "…") if self._key else str(error)
+        lines = text.splitlines()
+        return lines[0][:200] if lines else type(error).__name__
+
+
+def _key(config: OpenAIConfig) -> str | None:
+    if config.key_variable is None:
+        return None
+    key = os.environ.get(config.key_variable, "").strip()
+    if not key or not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"key_variable = {config.key_variable!r}: the environment variable holds no API key; set it"
+        )
+    return key

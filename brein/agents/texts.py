@@ -1,0 +1,47 @@
+"""Texts from outside, made fit to be embedded, sent and printed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from brein.errors import DataError
+
+MAX_QUESTION = 10_000  # characters
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+
+
+def readable(text: str) -> str:
+    """`text` as valid Unicode without control characters: surrogate pairs joined, lone ones U+FFFD."""
+    valid = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _CONTROL.sub(" ", valid.replace("\r\n", "\n"))
+
+
+def beginning(name: str, text: Any, characters: int) -> str:
+    """The first `characters` of a text, made `readable`; `name` is what errors call it.
+
+    Raises:
+        DataError: it is no text, or that part of it is blank.
+    """
+    if not isinstance(text, str):
+        raise DataError(f"the {name} is a {type(text).__name__}; give a text")
+    shown = readable(text[:characters]).strip()
+    if not shown:
+        raise DataError(f"the {name} is empty; give a text")
+    return shown
+
+
+def check_question(question: Any) -> str:
+    """A question made `readable`.
+
+    Raises:
+        DataError: it is no text, blank, or longer than `MAX_QUESTION` characters.
+    """
+    text = beginning("question", question, MAX_QUESTION)
+    if len(question) > MAX_QUESTION:
+        raise DataError(
+            f"the question has {len(question):,} characters, at most {MAX_QUESTION:,}; "
+            "ask a shorter one, and ingest long texts as documents"
+        )
+    return text
