@@ -136,10 +136,9 @@ class Coordinator(Generic[Emotion, Reasoned]):
         feeling: Call[str, Emotion] | None = None
         emotion: Emotion | None = None
         degraded: str | None = None
-        with ExitStack() as over:  # however this ends, nothing of it goes on
+        with ExitStack() as over:  # a call that is awaited is cancelled with this; amygdala's may not be yet
             over.callback(self._begun().set_result, None)
             memory = self._hippocampus.submit(Search(query, k, where))
-            over.callback(memory.cancel)
             try:
                 feeling = self._amygdala.submit(query)
                 over.callback(feeling.cancel)
@@ -152,7 +151,6 @@ class Coordinator(Generic[Emotion, Reasoned]):
                 except Exception as error:
                     degraded = _reason(error)
             reasoning = self._prefrontal_cortex.submit(Evidence(query, hits, emotion))
-            over.callback(reasoning.cancel)
             answer = await reasoning
         felt = None if feeling is None else feeling.times
         trace = Trace(received, self._clock(), memory.times, felt, reasoning.times)
