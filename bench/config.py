@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from bench.errors import UsageError, one_line
+from brein.agents import AgentsConfig
 from brein.cache import CacheConfig
-from brein.config import AgentsConfig, EngineConfig
+from brein.config import EngineConfig
 from brein.embedding import EmbeddingConfig
 from brein.errors import ConfigError
 from brein.index import IndexConfig, Metric

@@ -9,23 +9,15 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from brein.agents import AgentsConfig
 from brein.cache import CacheConfig
 from brein.embedding import EmbeddingConfig
 from brein.embedding.transformer import TransformerConfig
 from brein.errors import ConfigError
 from brein.index import INDEXES, IndexConfig
 from brein.index.hnsw import HNSWConfig
-from brein.settings import Settings, explain, not_used_yet
+from brein.settings import Settings, explain
 from brein.storage import StorageConfig
-
-
-class AgentsConfig(Settings):
-    """Limits of the agents. The engine has no agents yet: kept, and named by `unused()`."""
-
-    concurrency: int | None = not_used_yet(None, ge=1, description="requests an agent works on at once")
-    queue_size: int | None = not_used_yet(None, ge=1, description="requests that may wait for an agent")
-    timeout: float | None = not_used_yet(None, gt=0, description="seconds until a request is given up")
-    batch_size: int | None = not_used_yet(None, ge=1, description="requests an agent takes at once")
 
 
 class EngineConfig(Settings):
@@ -50,13 +42,21 @@ class GuideProfile:
     inert: Mapping[str, Any]
 
 
+def _of_each_agent(setting: str) -> tuple[str, ...]:
+    return tuple(f"agents.{agent}.{setting}" for agent in AgentsConfig.model_fields)
+
+
 # Where each key of the guide's JSON profiles goes; index parameters go to the index of their own name.
-_CACHE_KEYS = {
-    "memory.cache_size": ("max_bytes",),
-    "caching.l1_size": ("embedding.maxsize", "search.maxsize"),
-    "caching.ttl": ("embedding.ttl", "search.ttl"),
-    "caching.compression": ("search.compression",),
-    "caching.l2_enabled": ("l2.enabled",),
+_KEYS = {
+    "memory.cache_size": ("cache.max_bytes",),
+    "caching.l1_size": ("cache.embedding.maxsize", "cache.search.maxsize"),
+    "caching.ttl": ("cache.embedding.ttl", "cache.search.ttl"),
+    "caching.compression": ("cache.search.compression",),
+    "caching.l2_enabled": ("cache.l2.enabled",),
+    "agents.concurrency": _of_each_agent("max_concurrent"),
+    "agents.queue_size": _of_each_agent("queue_size"),
+    "agents.timeout": _of_each_agent("timeout"),
+    "agents.batch_size": _of_each_agent("batch_size"),
 }
 # The index kind decides how vectors are compressed, so this key has nothing left to say.
 _INERT_KEYS = {"memory.compression"}
@@ -72,19 +72,13 @@ def read_guide_profile(profile: Mapping[str, Any]) -> GuideProfile:
         ConfigError: the profile's form, a key or a value is not one of the guide's.
     """
     flat = _flatten(profile)
-    parts: dict[str, Any] = {
-        "index": {"kind": flat.pop("memory.index_type", "IndexHNSW")},
-        "cache": {},
-        "agents": {},
-    }
+    parts: dict[str, Any] = {"index": {"kind": flat.pop("memory.index_type", "IndexHNSW")}}
     inert = {}
     for name, value in flat.items():
         section, _, key = name.partition(".")
-        if name in _CACHE_KEYS:
-            for target in _CACHE_KEYS[name]:
-                _put(parts["cache"], target, value)
-        elif section == "agents":
-            parts["agents"][key] = value
+        if name in _KEYS:
+            for target in _KEYS[name]:
+                _put(parts, target, value)
         elif section == "memory" and key in _parameters(parts["index"]["kind"]):
             parts["index"][key] = value
         elif name in _INERT_KEYS or (

@@ -8,7 +8,10 @@
     │   └── GenerationTimeoutError    it took longer than its timeout
     ├── StorageError     a file of the engine is missing, foreign, damaged or cannot be written
     ├── MemoryLimitError what was asked for does not fit into memory_limit
-    └── ClosedError      the engine was used after close()
+    ├── ClosedError      the engine, or a part of it, was used after close()
+    └── AgentError       an agent's work went wrong
+        ├── QueueFullError     as many requests wait for an agent as may
+        └── AgentTimeoutError  an agent had no answer in time
 
 A message names the field, the bound, the value, and what to do about it.
 """
@@ -47,4 +50,16 @@ class MemoryLimitError(BreinError):
 
 
 class ClosedError(BreinError, RuntimeError):
-    """The engine was used after `close()`."""
+    """The engine, or a part of it, was used after `close()`."""
+
+
+class AgentError(BreinError):
+    """An agent's work went wrong: it was cancelled, or gave no outcome for a request."""
+
+
+class QueueFullError(AgentError):
+    """As many requests wait for an agent as may; this one was not admitted."""
+
+
+class AgentTimeoutError(AgentError, TimeoutError):
+    """An agent had no answer to a request in time, or did not come to it."""

@@ -9,6 +9,7 @@ import pytest
 from bench import config
 from bench.errors import UsageError
 from bench.suites import SUITES
+from brein.agents import AgentsConfig
 from brein.cache import CacheConfig
 from brein.config import read_guide_profile
 from brein.index import INDEXES
@@ -87,9 +88,9 @@ def test_every_index_kind_has_an_option_and_every_suite_its_settings():
     assert set(SUITES) <= set(options("suite"))
 
 
-def test_the_options_of_the_caches_and_the_store_write_out_the_engines_defaults():
-    made = config.from_overrides(["cache=guide", "storage=sqlite"])
-    assert (made.cache, made.storage) == (CacheConfig(), StorageConfig())
+def test_the_options_of_caches_store_and_agents_write_out_the_engines_defaults():
+    made = config.from_overrides(["cache=guide", "storage=sqlite", "agents=guide"])
+    assert (made.cache, made.storage, made.agents) == (CacheConfig(), StorageConfig(), AgentsConfig())
 
 
 def test_the_guides_values_are_in_the_options():
@@ -130,7 +131,7 @@ def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
         profile.engine.cache,
         profile.engine.agents,
     )
-    assert "agents.queue_size" in preset.unused()
+    assert "cache.embedding.hit_rate_target" in preset.unused()
 
 
 @pytest.mark.parametrize(

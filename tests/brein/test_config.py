@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from brein.agents import AgentsConfig
 from brein.config import EngineConfig, read_guide_profile
 from brein.errors import ConfigError
 
@@ -14,6 +15,11 @@ HIGH_PERFORMANCE, MEMORY_CONSTRAINED = (
 )
 
 
+def of_each_agent(limits):
+    agents = ("hippocampus", "prefrontal_cortex", "amygdala")
+    return AgentsConfig.model_validate(dict.fromkeys(agents, limits))
+
+
 def test_the_high_performance_profile_is_read_whole():
     profile = read_guide_profile(HIGH_PERFORMANCE)
     engine = profile.engine
@@ -21,10 +27,10 @@ def test_the_high_performance_profile_is_read_whole():
     assert engine.cache.max_bytes == 100_000_000
     assert engine.cache.embedding.maxsize == engine.cache.search.maxsize == 100_000
     assert engine.cache.search.compression
-    assert (engine.agents.concurrency, engine.agents.queue_size, engine.agents.timeout) == (8, 1000, 120)
+    limits = {"max_concurrent": 8, "queue_size": 1000, "timeout": 120}
+    assert engine.agents == of_each_agent(limits)
     assert profile.inert == {"performance.memory.nprobe": 32}
     assert engine.cache.l2.enabled
-    assert "agents.concurrency" in engine.unused()
 
 
 def test_the_memory_constrained_profile_is_read_whole():
@@ -32,9 +38,20 @@ def test_the_memory_constrained_profile_is_read_whole():
     engine = profile.engine
     assert (engine.index.kind, engine.index.M, engine.index.nbits) == ("IndexPQ", 16, 8)
     assert engine.cache.embedding.ttl == engine.cache.search.ttl == 1800
-    assert engine.agents.batch_size == 5
+    assert engine.agents == of_each_agent({"max_concurrent": 2, "queue_size": 100, "batch_size": 5})
+    assert engine.agents.amygdala.timeout == AgentsConfig().amygdala.timeout
     assert not engine.cache.l2.enabled
     assert profile.inert == {"performance.memory.nprobe": 8, "performance.memory.compression": True}
+
+
+def test_without_a_file_the_agents_have_the_guides_limits():
+    limits = {
+        name: (made["max_concurrent"], made["queue_size"], made["timeout"], made["batch_size"])
+        for name, made in EngineConfig().agents.model_dump().items()
+    }
+    assert limits == {
+        "hippocampus": (3, 100, 30, 1), "prefrontal_cortex": (2, 50, 60, 1), "amygdala": (4, 200, 15, 1)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -45,7 +62,7 @@ def test_the_memory_constrained_profile_is_read_whole():
         ({"performance": {"memory": {"efSerch": 3}}}, "memory.efSerch = 3"),
         ({"performance": {"memory": {"index_type": "IndexHNSW", "efSearch": 0}}}, "index.efSearch = 0"),
         ({"performance": {"agents": {"speed": 3}}}, "agents.speed = 3"),
-        ({"performance": {"agents": {"concurrency": "8"}}}, "agents.concurrency = '8'"),
+        ({"performance": {"agents": {"concurrency": "8"}}}, "agents.amygdala.max_concurrent = '8'"),
         ({"performance": {"network": {}}}, "performance.network"),
     ],
 )
@@ -67,6 +84,8 @@ def test_what_a_profile_cannot_say_is_named(profile, named):
         ('{"index": {"kind": "IndexIVFFlat", "nlist": "16"}}', "index.nlist = '16': .*integer"),
         ('{"index": {"kind": "IndexIVFFlat", "nlist": 4}}', "nprobe = 5: must be at most nlist = 4"),
         ('{"cache": {"search": {"ttl": 0}}}', "cache.search.ttl = 0: .*greater than 0"),
+        ('{"agents": {"amygdala": {"timeout": 0}}}', "agents.amygdala.timeout = 0: .*greater than 0"),
+        ('{"agents": {"amygdala": {"queue_size": 0}}}', "agents.amygdala.queue_size = 0: .*equal to 1"),
         ('{"cahce": {}}', "cahce = .* not a setting"),
     ],
 )

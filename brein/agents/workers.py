@@ -1,0 +1,146 @@
+"""Where an agent's work is done: in threads of its own, or on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Generic, TypeAlias
+
+from brein.agents.base import Answer, Batch, Request
+from brein.errors import AgentError
+
+Outcomes: TypeAlias = Sequence[Answer | Exception]
+"""One for each request of a batch, in its order: the answer, or the error that it alone fails with."""
+
+
+def one_by_one(function: Callable[[Request], Answer]) -> Callable[[Batch[Request]], Outcomes[Answer]]:
+    """Work on a batch for a function of one request: one that raises fails that request alone."""
+
+    def outcome(request: Request) -> Answer | Exception:
+        try:
+            return function(request)
+        except Exception as error:
+            return error
+
+    def work(batch: Batch[Request]) -> list[Answer | Exception]:
+        given_up = AgentError("nobody waits for the answer any more")
+        return [outcome(request) if batch.wanted else given_up for request in batch.requests]
+
+    return work
+
+
+class Worker(ABC, Generic[Request, Answer]):
+    """Does an agent's work. Used from one event loop."""
+
+    @abstractmethod
+    def start(self, batch: Batch[Request]) -> asyncio.Future[Outcomes[Answer]]:
+        """Begin to work on `batch`; the future is done when that work has ended.
+
+        Cancelling it stops work that can be stopped, and does nothing to other work.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is idle; what still works is released when it ends."""
+
+
+class OnLoop(Worker[Request, Answer]):
+    """Work that waits, for a network say: a coroutine function, run on the event loop."""
+
+    def __init__(self, function: Callable[[Batch[Request]], Awaitable[Outcomes[Answer]]]) -> None:
+        self._function = function
+
+    def start(self, batch: Batch[Request]) -> asyncio.Future[Outcomes[Answer]]:
+        """Begin to work on `batch`; cancelling the future cancels the work."""
+        return asyncio.get_running_loop().create_task(self._work(batch))
+
+    async def _work(self, batch: Batch[Request]) -> Outcomes[Answer]:
+        with batch.service():
+            return await self._function(batch)
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
+class InThreads(Worker[Request, Answer]):
+    """Work that computes: a plain function, run in threads that are made when needed and kept.
+
+    There are never more threads than pieces of work at once. They are daemons: one that hangs does not keep
+    the process from ending, as a thread of `concurrent.futures` would.
+    """
+
+    def __init__(self, function: Callable[[Batch[Request]], Outcomes[Answer]], name: str) -> None:
+        self._function = function
+        self._name = name
+        self._threads: list[_Thread] = []
+        self._idle: list[_Thread] = []  # the last to work is the first to work again: what it uses is warm
+
+    def start(self, batch: Batch[Request]) -> asyncio.Future[Outcomes[Answer]]:
+        """Begin to work on `batch`; nothing stops a thread."""
+        end = _Unstoppable()
+        try:
+            thread = self._idle.pop() if self._idle else self._new_thread()
+        except RuntimeError as error:
+            end.set_exception(
+                AgentError(f"{self._name} can have no thread: {error}; let the process have more")
+            )
+        else:
+            thread.tasks.put(partial(self._work, thread, batch, end))
+        return end
+
+    def close(self) -> None:
+        """End the idle threads, and the others as soon as their work ends."""
+        for thread in self._threads:
+            thread.tasks.put(None)
+        for thread in self._idle:
+            thread.join(timeout=1)
+        self._threads, self._idle = [], []
+
+    def _new_thread(self) -> _Thread:
+        thread = _Thread(f"{self._name}-{len(self._threads)}")
+        thread.start()
+        self._threads.append(thread)
+        return thread
+
+    def _work(self, thread: _Thread, batch: Batch[Request], end: _Unstoppable) -> None:
+        outcomes = self._outcomes(batch)
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits for this
+            end.get_loop().call_soon_threadsafe(self._ended, thread, end, outcomes)
+
+    def _outcomes(self, batch: Batch[Request]) -> Outcomes[Answer]:
+        try:
+            with batch.service():
+                return self._function(batch)
+        except Exception as error:
+            return [error] * len(batch.requests)
+        except BaseException as error:  # an exit, say, which must end neither the thread nor the event loop
+            return [AgentError(f"{self._name}: its work raised {error!r}")] * len(batch.requests)
+
+    def _ended(self, thread: _Thread, end: _Unstoppable, outcomes: Outcomes[Answer]) -> None:
+        self._idle.append(thread)
+        end.set_result(outcomes)
+
+
+class _Thread(Thread):
+    """Does one task after the other, until it is given None."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def run(self) -> None:
+        while (task := self.tasks.get()) is not None:
+            task()
+            del task  # what it worked on is not kept while waiting for the next
+
+
+class _Unstoppable(asyncio.Future[Any]):
+    """The end of work that cannot be cancelled."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False

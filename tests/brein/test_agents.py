@@ -1,0 +1,382 @@
+"""An agent admits or refuses at once, gives every request one outcome, and frees what nobody waits for."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from functools import wraps
+
+import pytest
+
+from brein.agents import Agent, AgentConfig, InThreads, OnLoop, one_by_one
+from brein.errors import AgentError, AgentTimeoutError, ClosedError, DataError, QueueFullError
+
+
+def asynchronous(test):
+    @wraps(test)
+    def run(**fixtures):
+        asyncio.run(test(**fixtures))
+
+    return run
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def limits(slots=1, queue=10, timeout=60.0, batch=1):
+    return AgentConfig(max_concurrent=slots, queue_size=queue, timeout=timeout, batch_size=batch)
+
+
+class Work:
+    """Does what requests say: "wait…" waits for the gate, "fail…" fails, the others are answered at once."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.gate = threading.Event()
+        self.begun = []  # the requests of each batch
+        self.batches = []
+
+    def agent(self, **bounds):
+        worker = InThreads(self.in_thread, "worker") if self.kind == "threads" else OnLoop(self.on_loop)
+        return Agent("amygdala", limits(**bounds), worker)
+
+    def in_thread(self, batch):
+        if self.begins(batch):
+            self.gate.wait(20)
+        return self.outcomes(batch)
+
+    async def on_loop(self, batch):
+        if self.begins(batch):
+            await until(self.gate.is_set)
+        return self.outcomes(batch)
+
+    def begins(self, batch):
+        self.batches.append(batch)
+        self.begun.append(list(batch.requests))
+        return any(request.startswith("wait") for request in batch.requests)
+
+    def outcomes(self, batch):
+        outcomes = {"wrong": None, "several": ["a", "b"], "stop": StopIteration()}
+        if batch.requests[0] == "raise":
+            raise DataError("nothing of this can be read")
+        if batch.requests[0] in ("wrong", "several"):
+            return outcomes[batch.requests[0]]
+        return [
+            DataError(f"{request} cannot be read")
+            if request.startswith("fail")
+            else outcomes.get(request, f"{request} answered")
+            for request in batch.requests
+        ]
+
+    def threads(self):
+        return [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+
+
+@pytest.fixture(params=["threads", "loop"])
+def work(request):
+    made = Work(request.param)
+    yield made
+    made.gate.set()
+
+
+@pytest.fixture
+def in_threads():
+    made = Work("threads")
+    yield made
+    made.gate.set()
+
+
+# --- every kind of worker -----------------------------------------------------------------------------
+
+
+@asynchronous
+async def test_requests_are_answered_and_say_when_what_happened(work):
+    async with work.agent(slots=2) as agent:
+        calls = [agent.submit(f"r{n}") for n in range(5)]
+        assert await asyncio.gather(*calls) == [f"r{n} answered" for n in range(5)]
+    for call in calls:
+        times = call.times
+        assert times.admitted <= times.taken <= times.started <= times.ended
+        assert times.queue_wait == times.taken - times.admitted
+        assert times.service_time == times.ended - times.started
+    assert agent.stats().served == agent.stats().admitted == 5
+
+
+@asynchronous
+async def test_no_more_than_the_slots_work_at_once_and_the_others_wait_in_order(work):
+    async with work.agent(slots=2) as agent:
+        calls = [agent.submit(f"wait{n}") for n in range(5)]
+        await until(lambda: len(work.begun) == 2)
+        stats = agent.stats()
+        assert (stats.running, stats.waiting, stats.most_waiting) == (2, 3, 3)
+        work.gate.set()
+        await asyncio.gather(*calls)
+    assert sorted(work.begun[:2]) == [["wait0"], ["wait1"]]
+    assert sorted(work.begun[2:]) == [["wait2"], ["wait3"], ["wait4"]]
+    taken = [call.times.taken for call in calls]
+    assert taken == sorted(taken)
+    assert (agent.stats().running, agent.stats().waiting, agent.stats().most_waiting) == (0, 0, 3)
+
+
+@asynchronous
+async def test_a_free_slot_takes_as_many_of_those_that_wait_as_a_batch_holds(work):
+    async with work.agent(batch=3) as agent:
+        calls = [agent.submit(request) for request in ("wait", "b", "c", "d", "e", "f")]
+        await until(lambda: work.begun)
+        work.gate.set()
+        assert await asyncio.gather(*calls) == [
+            f"{request} answered" for request in ("wait", "b", "c", "d", "e", "f")
+        ]
+    assert work.begun == [["wait"], ["b", "c", "d"], ["e", "f"]]
+
+
+@asynchronous
+async def test_a_full_queue_refuses_at_once_and_keeps_what_it_admitted(work):
+    async with work.agent(slots=1, queue=2) as agent:
+        admitted = [agent.submit(f"wait{n}") for n in range(3)]
+        with pytest.raises(QueueFullError, match="amygdala: 2 requests wait, queue_size = 2"):
+            agent.submit("one more")
+        assert (agent.stats().admitted, agent.stats().rejected, agent.stats().waiting) == (3, 1, 2)
+        work.gate.set()
+        assert await asyncio.gather(*admitted) == [f"wait{n} answered" for n in range(3)]
+        assert await agent.submit("one more") == "one more answered"
+    assert ["one more"] in work.begun
+
+
+@asynchronous
+async def test_one_failing_request_of_a_batch_fails_alone(work):
+    async with work.agent(batch=3) as agent:
+        first = agent.submit("wait")
+        calls = [agent.submit(request) for request in ("b", "fail", "d")]
+        work.gate.set()
+        await first
+        assert await calls[0] == "b answered"
+        with pytest.raises(DataError, match="fail cannot be read"):
+            await calls[1]
+        assert await calls[2] == "d answered"
+    assert (agent.stats().served, agent.stats().failed) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ("raise", DataError, "nothing of this can be read"),
+        ("wrong", AgentError, "amygdala: its work gave None for 1 requests"),
+        ("several", AgentError, r"gave \['a', 'b'\] for 1 requests; .* an outcome for each"),
+        ("stop", AgentError, "raised StopIteration"),
+    ],
+)
+@asynchronous
+async def test_work_that_goes_wrong_fails_its_requests_and_the_next_are_answered(
+    work, request_, error, message
+):
+    async with work.agent() as agent:
+        with pytest.raises(error, match=message):
+            await agent.submit(request_)
+        assert await agent.submit("sound") == "sound answered"
+    assert (agent.stats().failed, agent.stats().served) == (1, 1)
+
+
+@asynchronous
+async def test_a_request_cancelled_while_it_waits_never_runs_and_its_place_is_free(work):
+    async with work.agent(queue=1) as agent:
+        first, second = agent.submit("wait"), agent.submit("cancelled")
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        third = agent.submit("third")
+        work.gate.set()
+        await asyncio.gather(first, third)
+    assert work.begun == [["wait"], ["third"]]
+    assert (second.times.taken, agent.stats().cancelled, agent.stats().served) == (None, 1, 2)
+
+
+@asynchronous
+async def test_cancelling_the_task_that_awaits_a_running_request_frees_its_slot(work):
+    async with work.agent() as agent:
+
+        async def ask():
+            return await agent.submit("wait")
+
+        asking = asyncio.create_task(ask())
+        await until(lambda: work.begun)
+        waiting = agent.submit("next")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await waiting == "next answered"  # the gate is closed still
+        assert (agent.stats().cancelled, agent.stats().served) == (1, 1)
+        assert work.batches[0].remaining() == 0
+        work.gate.set()
+
+
+@asynchronous
+async def test_a_request_that_runs_out_of_time_gets_an_error_and_frees_its_slot(work):
+    async with work.agent(timeout=1) as agent:
+        hangs = agent.submit("wait")
+        with pytest.raises(
+            AgentTimeoutError, match="amygdala: it worked on the request when timeout = 1 s was over"
+        ):
+            await hangs
+        assert await agent.submit("next") == "next answered"
+        assert hangs.times.ended - hangs.times.admitted >= 1
+        work.gate.set()
+    assert (agent.stats().timed_out, agent.stats().served, agent.stats().abandoned) == (1, 1, 0)
+
+
+@asynchronous
+async def test_a_batch_goes_on_for_those_who_still_wait(work):
+    async with work.agent(batch=2) as agent:
+        first = agent.submit("wait0")
+        left, stays = agent.submit("wait1"), agent.submit("wait2")
+        await until(lambda: work.begun)
+        first.cancel()
+        await until(lambda: len(work.begun) == 2)
+        left.cancel()
+        await asyncio.sleep(0.01)
+        assert agent.stats().running == 1
+        work.gate.set()
+        assert await stays == "wait2 answered"
+    assert (agent.stats().cancelled, agent.stats().served) == (2, 1)
+
+
+@asynchronous
+async def test_closing_lets_the_admitted_finish_refuses_others_and_leaves_nothing_behind(work):
+    agent = work.agent(slots=2)
+    calls = [agent.submit(f"wait{n}") for n in range(5)]
+    closing = asyncio.create_task(agent.close())
+    await until(lambda: len(work.begun) == 2)
+    with pytest.raises(ClosedError, match="amygdala is closed"):
+        agent.submit("too late")
+    assert not closing.done()
+    work.gate.set()
+    assert await asyncio.gather(*calls) == [f"wait{n} answered" for n in range(5)]
+    await closing
+    await agent.close()
+    assert (agent.stats().admitted, agent.stats().served, agent.stats().rejected) == (5, 5, 0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert work.threads() == []
+
+
+# --- threads ------------------------------------------------------------------------------------------
+
+
+@asynchronous
+async def test_work_in_threads_leaves_the_event_loop_free(in_threads):
+    async with in_threads.agent() as agent:
+        call = agent.submit("wait")
+        asyncio.get_running_loop().call_later(0.01, in_threads.gate.set)  # only a free loop opens the gate
+        assert await call == "wait answered"
+
+
+@asynchronous
+async def test_threads_are_used_again(in_threads):
+    async with in_threads.agent(slots=2) as agent:
+        for n in range(20):
+            assert await agent.submit(f"r{n}") == f"r{n} answered"
+            assert len(in_threads.threads()) == 1
+
+
+@asynchronous
+async def test_threads_that_hang_are_bounded_and_requests_are_served_again_when_they_end(in_threads):
+    async with in_threads.agent(slots=2) as agent:
+        for n in range(4):
+            assert await agent.submit("meanwhile") == "meanwhile answered"
+            hangs = agent.submit(f"wait{n}")
+            await until(lambda: in_threads.begun[-1] != ["meanwhile"])
+            hangs.cancel()
+            await asyncio.sleep(0)
+            assert agent.stats().abandoned == n + 1
+        assert len(in_threads.threads()) == 4
+        with pytest.raises(QueueFullError, match="amygdala: 4 pieces of work were given up and do not end"):
+            agent.submit("there is no slot left")
+        in_threads.gate.set()
+        await until(lambda: agent.stats().abandoned == 0)
+        assert await agent.submit("again") == "again answered"
+        assert len(in_threads.threads()) == 4
+
+
+@asynchronous
+async def test_closing_does_not_wait_for_a_thread_that_hangs(in_threads):
+    agent = in_threads.agent()
+    hangs = agent.submit("wait")
+    await until(lambda: in_threads.begun)
+    hangs.cancel()
+    await agent.close()
+    assert agent.stats().abandoned == 1
+    in_threads.gate.set()
+    await until(lambda: not in_threads.threads())
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process_from_ending():
+    program = """
+import asyncio, time
+from brein.agents import Agent, AgentConfig, InThreads
+
+async def main():
+    config = AgentConfig(max_concurrent=1, queue_size=1, timeout=0.1)
+    await Agent("amygdala", config, InThreads(lambda batch: time.sleep(600), "amygdala")).submit("hang")
+
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.stderr.splitlines()[-1].startswith("brein.errors.AgentTimeoutError: amygdala: it worked")
+
+
+@asynchronous
+async def test_an_exit_inside_work_ends_neither_its_thread_nor_the_event_loop():
+    def leave(batch):
+        sys.exit(f"because of {batch.requests}")
+
+    async with Agent("amygdala", limits(), InThreads(leave, "worker")) as agent:
+        for _ in range(2):
+            with pytest.raises(AgentError, match="worker: its work raised SystemExit"):
+                await agent.submit("request")
+
+
+@asynchronous
+async def test_where_the_system_has_no_thread_left_the_request_fails_and_the_agent_goes_on(
+    in_threads, monkeypatch
+):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    async with in_threads.agent() as agent:
+        with monkeypatch.context() as system:
+            system.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(AgentError, match="worker can have no thread: can't start new thread"):
+                await agent.submit("a")
+        assert await agent.submit("b") == "b answered"
+
+
+@asynchronous
+async def test_one_by_one_fails_one_alone_and_skips_what_nobody_waits_for():
+    begun, gates = [], {request: threading.Event() for request in ("first", "second", "e")}
+
+    def serve(request):
+        begun.append(request)
+        if request in gates:
+            gates[request].wait(20)
+        if request == "b":
+            raise DataError("b")
+        return request.upper()
+
+    async with Agent("amygdala", limits(batch=3), InThreads(one_by_one(serve), "worker")) as agent:
+        calls = [agent.submit(request) for request in ("first", "a", "b", "c")]
+        gates["first"].set()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [str(outcome) for outcome in outcomes] == ["FIRST", "A", "b", "C"]
+        assert isinstance(outcomes[2], DataError)
+        calls = [agent.submit(request) for request in ("second", "e", "f")]
+        gates["second"].set()
+        await until(lambda: begun[-1] == "e")
+        for call in calls:
+            call.cancel()
+        await asyncio.sleep(0)
+        gates["e"].set()
+    assert begun == ["first", "a", "b", "c", "second", "e"]

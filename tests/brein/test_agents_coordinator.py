@@ -1,0 +1,365 @@
+"""The coordinator: which agent is asked when, what a failure leaves, and the arithmetic of its times."""
+
+import asyncio
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brein import Document, Engine, EngineConfig, Hit
+from brein.agents import (
+    Agent,
+    AgentConfig,
+    AgentsConfig,
+    Coordinator,
+    Evidence,
+    Ingest,
+    InThreads,
+    OnLoop,
+    Search,
+    Times,
+    Trace,
+    one_by_one,
+    open_hippocampus,
+)
+from brein.errors import AgentTimeoutError, ClosedError, DataError, QueueFullError
+
+HIT = Hit("d1", 0.5, "a document")
+
+# --- arithmetic on planted times, in milliseconds ------------------------------------------------------
+
+
+PLANTED = {
+    "nobody waits": (
+        Trace(0, 21, Times(1, 1, 2, 10), Times(1, 1, 3, 6), Times(11, 11, 12, 20)),
+        {"hippocampus": 2, "amygdala": 3, "prefrontal_cortex": 2},
+        5,  # 0-2, 10-12, 20-21
+    ),
+    "the slower of the first two waited for a slot": (
+        Trace(0, 100, Times(1, 41, 42, 60), Times(1, 1, 2, 5), Times(61, 61, 62, 99)),
+        {"hippocampus": 2, "amygdala": 2, "prefrontal_cortex": 2},
+        5,  # 0-1, 41-42, 60-62, 99-100
+    ),
+    "the faster of the first two waited, which excuses nothing": (
+        Trace(0, 70, Times(0, 0, 5, 50), Times(0, 20, 20, 30), Times(50, 50, 50, 70)),
+        {"hippocampus": 5, "amygdala": 0, "prefrontal_cortex": 0},
+        5,  # 0-5
+    ),
+    "a wait while another worked is counted once": (
+        Trace(0, 80, Times(0, 0, 1, 50), Times(0, 40, 40, 65), Times(65, 65, 66, 80)),
+        {"hippocampus": 1, "amygdala": 0, "prefrontal_cortex": 1},
+        1,  # 65-66
+    ),
+    "reasoning waited for a slot": (
+        Trace(0, 50, Times(0, 0, 0, 10), Times(0, 0, 0, 10), Times(12, 32, 33, 50)),
+        {"hippocampus": 0, "amygdala": 0, "prefrontal_cortex": 3},
+        3,  # 10-12, 32-33
+    ),
+    "amygdala refused": (
+        Trace(0, 30, Times(1, 1, 2, 10), None, Times(11, 11, 12, 30)),
+        {"hippocampus": 2, "prefrontal_cortex": 2},
+        4,  # 0-2, 10-12
+    ),
+    "amygdala was given up while it waited": (
+        Trace(0, 30, Times(0, 0, 0, 10), Times(0, None, None, 15), Times(16, 16, 16, 30)),
+        {"hippocampus": 0, "prefrontal_cortex": 1},
+        1,  # 15-16
+    ),
+    "amygdala was given up before its work began": (
+        Trace(0, 30, Times(0, 0, 0, 10), Times(0, 2, None, 15), Times(15, 15, 15, 30)),
+        {"hippocampus": 0, "prefrontal_cortex": 0},
+        5,  # 10-15
+    ),
+}
+
+
+@pytest.mark.parametrize(("trace", "hops", "idle"), PLANTED.values(), ids=PLANTED.keys())
+def test_hops_and_overhead_of_planted_times(trace, hops, idle):
+    assert trace.hop_latency == hops
+    assert trace.coordination_overhead == pytest.approx(idle / trace.wall)
+
+
+def test_the_times_of_a_request_that_got_nowhere():
+    waited = Times(1.0, None, None, 4.0)
+    assert (waited.queue_wait, waited.service_time) == (3.0, 0.0)
+    served = Times(1.0, 3.0, 4.0, 9.0)
+    assert (served.queue_wait, served.service_time) == (2.0, 5.0)
+
+
+steps = st.lists(st.integers(0, 9), min_size=4, max_size=4)
+
+
+@given(hippocampus=steps, amygdala=steps, prefrontal_cortex=steps, returning=st.integers(0, 9))
+def test_overhead_is_the_share_of_milliseconds_in_which_nothing_is_done_or_waited_for(
+    hippocampus, amygdala, prefrontal_cortex, returning
+):
+    def planted(begin, gaps):
+        admitted = begin + gaps[0]
+        taken = admitted + gaps[1]
+        started = taken + gaps[2]
+        return Times(admitted, taken, started, started + gaps[3])
+
+    first = planted(0, hippocampus), planted(0, amygdala)
+    last = max(first, key=lambda each: each.ended)
+    reasoning = planted(last.ended, prefrontal_cortex)
+    trace = Trace(0, reasoning.ended + returning, *first, reasoning)
+    excused = [
+        *((each.started, each.ended) for each in (*first, reasoning)),
+        *((each.admitted, each.taken) for each in (last, reasoning)),
+    ]
+    idle = sum(
+        not any(begin <= millisecond < end for begin, end in excused) for millisecond in range(trace.returned)
+    )
+    assert trace.coordination_overhead == pytest.approx(idle / trace.returned if trace.returned else 0)
+
+
+# --- the order of work, in virtual time ----------------------------------------------------------------
+
+
+class Agents:
+    """Three agents of one slot that take 10, 5 and 20 s, and what they were asked and answered."""
+
+    def __init__(self, queue=2, timeout=100.0, **problems):
+        self.clock = asyncio.get_running_loop().time
+        self.config = AgentConfig(max_concurrent=1, queue_size=queue, timeout=timeout)
+        self.problems = problems
+        self.asked = []
+        self.hippocampus = self.agent("hippocampus", 10, [HIT])
+        self.amygdala = self.agent("amygdala", 5, "calm")
+        self.prefrontal_cortex = self.agent("prefrontal_cortex", 20, "because")
+        self.coordinator = Coordinator(self.hippocampus, self.amygdala, self.prefrontal_cortex, self.clock)
+
+    def agent(self, name, seconds, answer):
+        async def work(batch):
+            self.asked.append((self.clock(), name, batch.requests[0]))
+            problem = self.problems.get(name)
+            await asyncio.sleep(1e6 if problem == "hangs" else seconds)
+            return [problem or answer]
+
+        return Agent(name, self.config, OnLoop(work), self.clock)
+
+    def all(self):
+        return {
+            agent.name: agent.stats() for agent in (self.hippocampus, self.amygdala, self.prefrontal_cortex)
+        }
+
+
+def test_memory_and_emotion_work_side_by_side_and_reasoning_over_what_they_found(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        response = await agents.coordinator.ask("why?", k=3, where={"lang": "en"})
+        assert (response.answer, response.hits, response.emotion) == ("because", [HIT], "calm")
+        assert response.degraded is None
+        assert agents.asked == [
+            (0, "hippocampus", Search("why?", 3, {"lang": "en"})),
+            (0, "amygdala", "why?"),
+            (10, "prefrontal_cortex", Evidence("why?", [HIT], "calm")),
+        ]
+        assert response.trace.wall == 30
+        assert response.trace.hop_latency == {"hippocampus": 0, "amygdala": 0, "prefrontal_cortex": 0}
+        assert response.trace.coordination_overhead == 0
+        assert {name: each.service_time for name, each in response.trace.agents.items()} == {
+            "hippocampus": 10, "amygdala": 5, "prefrontal_cortex": 20
+        }  # fmt: skip
+
+    in_virtual_time(scenario)
+
+
+def test_waiting_for_other_questions_is_no_overhead(in_virtual_time):
+    async def scenario():
+        coordinator = Agents().coordinator
+        first, second = await asyncio.gather(coordinator.ask("first"), coordinator.ask("second"))
+        assert (first.trace.wall, second.trace.wall) == (30, 50)
+        waits = {name: each.queue_wait for name, each in second.trace.agents.items()}
+        assert waits == {"hippocampus": 10, "amygdala": 5, "prefrontal_cortex": 10}
+        assert second.trace.coordination_overhead == 0
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.parametrize(
+    ("problem", "degraded", "waited"),
+    [
+        (DataError("no mood"), "amygdala gave nothing: DataError: no mood", 30),
+        (ZeroDivisionError("a defect"), "amygdala gave nothing: ZeroDivisionError: a defect", 30),
+        (
+            "hangs",
+            "amygdala gave nothing: AgentTimeoutError: amygdala: it worked on the request when timeout = 60",
+            80,
+        ),
+    ],
+)
+def test_what_amygdala_cannot_give_is_left_out_and_named(in_virtual_time, problem, degraded, waited):
+    async def scenario():
+        agents = Agents(timeout=60, amygdala=problem)
+        response = await agents.coordinator.ask("why?")
+        assert (response.answer, response.hits, response.emotion) == ("because", [HIT], None)
+        assert response.degraded.startswith(degraded)
+        assert agents.asked[-1][2] == Evidence("why?", [HIT], None)
+        assert response.trace.wall == waited
+        assert response.trace.coordination_overhead == 0
+
+    in_virtual_time(scenario)
+
+
+def test_an_answer_comes_without_emotion_while_amygdala_is_full(in_virtual_time):
+    async def scenario():
+        agents = Agents(queue=1)
+        others = [agents.amygdala.submit("other") for _ in range(2)]
+        response = await agents.coordinator.ask("why?")
+        assert (response.answer, response.emotion, response.trace.amygdala) == ("because", None, None)
+        assert response.degraded.startswith(
+            "amygdala gave nothing: QueueFullError: amygdala: 1 requests wait"
+        )
+        assert response.trace.hop_latency == {"hippocampus": 0, "prefrontal_cortex": 0}
+        assert await asyncio.gather(*others) == ["calm", "calm"]
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.parametrize("name", ["hippocampus", "prefrontal_cortex"])
+@pytest.mark.parametrize(
+    ("problem", "error"), [(DataError("the query is empty"), DataError), ("hangs", AgentTimeoutError)]
+)
+def test_an_error_of_memory_or_reasoning_goes_up_and_nothing_goes_on(in_virtual_time, name, problem, error):
+    async def scenario():
+        agents = Agents(timeout=60, **{name: problem})
+        with pytest.raises(error):
+            await agents.coordinator.ask("why?")
+        await asyncio.sleep(1)
+        assert all(stats.running == stats.waiting == 0 for stats in agents.all().values())
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.parametrize("name", ["hippocampus", "prefrontal_cortex"])
+def test_a_full_agent_refuses_the_question(in_virtual_time, name):
+    async def scenario():
+        agents = Agents(queue=1)
+        agent = getattr(agents, name)
+        others = [agent.submit("other") for _ in range(2)]
+        with pytest.raises(QueueFullError, match=f"{name}: 1 requests wait"):
+            await agents.coordinator.ask("why?")
+        await asyncio.gather(*others)
+        await asyncio.sleep(1)
+        assert all(stats.running == stats.waiting == 0 for stats in agents.all().values())
+
+    in_virtual_time(scenario)
+
+
+def test_emotion_is_not_waited_for_once_memory_has_failed(in_virtual_time):
+    async def scenario():
+        agents = Agents(timeout=60, hippocampus=DataError("unreadable"), amygdala="hangs")
+        with pytest.raises(DataError):
+            await agents.coordinator.ask("why?")
+        assert agents.clock() == 10
+        await asyncio.sleep(1)
+        assert (agents.amygdala.stats().cancelled, agents.amygdala.stats().running) == (1, 0)
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.parametrize(
+    ("after", "cancelled"),
+    [
+        (1, {"hippocampus": 1, "amygdala": 1, "prefrontal_cortex": 0}),
+        (7, {"hippocampus": 1, "amygdala": 0, "prefrontal_cortex": 0}),
+        (15, {"hippocampus": 0, "amygdala": 0, "prefrontal_cortex": 1}),
+    ],
+)
+def test_cancelling_a_question_frees_what_works_on_it(in_virtual_time, after, cancelled):
+    async def scenario():
+        agents = Agents()
+        asking = asyncio.create_task(agents.coordinator.ask("why?"))
+        await asyncio.sleep(after)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert {name: stats.cancelled for name, stats in agents.all().items()} == cancelled
+        await asyncio.sleep(1)
+        assert all(stats.running == stats.abandoned == 0 for stats in agents.all().values())
+        assert (await agents.coordinator.ask("again")).trace.wall == 30
+        await agents.coordinator.close()
+
+    in_virtual_time(scenario)
+
+
+def test_closing_lets_questions_finish_and_refuses_new_ones(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        async with agents.coordinator as coordinator:
+            asking = [asyncio.create_task(coordinator.ask(text)) for text in ("first", "second")]
+            await asyncio.sleep(1)
+            closing = asyncio.create_task(coordinator.close())
+            await asyncio.sleep(0)
+            with pytest.raises(ClosedError, match="the coordinator is closed"):
+                await coordinator.ask("too late")
+            await closing
+            assert [(await each).answer for each in asking] == ["because", "because"]
+        with pytest.raises(ClosedError, match="hippocampus is closed"):
+            agents.hippocampus.submit(Search("later"))
+
+    in_virtual_time(scenario)
+
+
+# --- a real engine, in real threads --------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine():
+    config = EngineConfig.model_validate(
+        {"embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}}
+    )
+    with Engine.open(config) as engine:
+        yield engine
+
+
+def test_the_hippocampus_ingests_and_searches_an_engine(engine):
+    async def scenario():
+        async with open_hippocampus(engine, AgentsConfig().hippocampus) as agent:
+            documents = [Document("sea", "the sea is salt", {"n": 1}), Document("sky", "the sky is blue")]
+            assert await agent.submit(Ingest(documents)) == []
+            hits = await agent.submit(Search("the sea is salt", k=1))
+            assert [hit.id for hit in hits] == ["sea"]
+            hits = await agent.submit(Search("the sky is blue", 2, {"n": 1}))
+            assert [hit.id for hit in hits] == ["sea"]
+            outcomes = await asyncio.gather(
+                agent.submit(Search(" ")),
+                agent.submit(Ingest([Document("", "no id")])),
+                agent.submit(Search("the sky is blue", k=1)),
+                return_exceptions=True,
+            )
+            assert [type(outcome) for outcome in outcomes] == [DataError, DataError, list]
+
+    asyncio.run(scenario())
+
+
+def test_a_question_goes_through_three_agents_in_threads(engine):
+    engine.ingest([Document("sea", "the sea is salt"), Document("sky", "the sky is blue")])
+    names = []
+
+    def feel(query):
+        names.append(threading.current_thread().name)
+        return len(query)
+
+    def reason(evidence):
+        names.append(threading.current_thread().name)
+        return f"{evidence.hits[0].text}, said with {evidence.emotion}"
+
+    async def scenario():
+        limits = AgentsConfig()
+        agents = (
+            open_hippocampus(engine, limits.hippocampus),
+            Agent("amygdala", limits.amygdala, InThreads(one_by_one(feel), "amygdala")),
+            Agent("prefrontal_cortex", limits.prefrontal_cortex, InThreads(one_by_one(reason), "reasoning")),
+        )
+        async with Coordinator(*agents) as coordinator:
+            responses = await asyncio.gather(*(coordinator.ask("the sky is blue", k=1) for _ in range(20)))
+        for response in responses:
+            assert response.answer == "the sky is blue, said with 15"
+            assert 0 <= response.trace.coordination_overhead < 1
+            assert min(response.trace.hop_latency.values()) >= 0
+
+    asyncio.run(scenario())
+    assert {name.rpartition("-")[0] for name in names} == {"amygdala", "reasoning"}
