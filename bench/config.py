@@ -223,9 +223,13 @@ class MemoryConfig(Settings):
         return self
 
 
+QueryPart = Literal["cold", "popular", "filtered", "ablation", "batching"]
+
+
 class QueryConfig(Settings):
     """What the query suite does in each trial."""
 
+    parts: tuple[QueryPart, ...] = Field(min_length=1, description="which parts run")
     k: int = Field(ge=10, le=1000, description="hits a search asks for; quality is judged at 10")
     requests: int = Field(ge=1, description="requests of the stream that `popularity` describes")
     filter_shares: tuple[Share, ...] = Field(description="shares of documents that filtered queries allow")

@@ -86,6 +86,10 @@ class DocumentStore(ABC):
         """Rows of these columns, the first being the id, in lists of at most `size`."""
 
     @abstractmethod
+    def frequencies(self, text: str) -> dict[str, int]:
+        """How many documents have each word of a text, by its stem; of its first 256 different words."""
+
+    @abstractmethod
     def stored_bytes(self) -> int:
         """Bytes of the database files, write-ahead logs included; in memory, of the pages."""
 
@@ -201,10 +205,10 @@ class DocumentStore(ABC):
         Raises:
             DataError: the filter is malformed.
         """
-        words = dict.fromkeys(word for word in _WORD.findall(text.lower()))
+        words = words_of(text)
         if not words:
             return []
-        wanted = " OR ".join(f'"{word}"' for word in islice(words, _MOST_WORDS))
+        wanted = " OR ".join(f'"{word}"' for word in words)
         test, values = condition(where)
         statement = (
             "SELECT -bm25(words), id FROM words JOIN documents ON number = words.rowid "  # noqa: S608
@@ -286,6 +290,11 @@ class DocumentStore(ABC):
                 f"vectors of dimension {given[0]} in the space {space!r}: the stored ones have dimension "
                 f"{stored[0]} in the space {stored[1]!r}; delete those, or use another store"
             )
+
+
+def words_of(text: str) -> list[str]:
+    """The first 256 different words of a text, in their order, without a sign that FTS5's queries know."""
+    return list(islice(dict.fromkeys(_WORD.findall(text.lower())), _MOST_WORDS))
 
 
 def check(documents: Sequence[Document], vectors: FloatArray | None = None) -> None:

@@ -12,7 +12,7 @@ from threading import RLock
 from typing import Any
 
 from brein.errors import StorageError
-from brein.storage.base import DocumentStore, Row, StorageConfig
+from brein.storage.base import DocumentStore, Row, StorageConfig, words_of
 from brein.storage.filters import Value, Where, problem, text_errors
 from brein.storage.layout import FORMAT, PLAIN, Layout, file_errors
 
@@ -45,6 +45,14 @@ _WORDS = (
         INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
     END""",
 )
+_PROBE = (
+    # The stems of a text, made as those of the documents are; and how many documents have each.
+    "CREATE VIRTUAL TABLE temp.probe USING fts5 (text, tokenize = 'porter unicode61')",
+    "CREATE VIRTUAL TABLE temp.probed USING fts5vocab (temp, probe, row)",
+    "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab (main, words, row)",
+)
+_STEMS = """SELECT probed.term, coalesce(vocabulary.doc, 0)
+FROM temp.probed LEFT JOIN temp.vocabulary ON vocabulary.term = probed.term"""
 _SCHEMA = (
     _DOCUMENTS,
     *_WORDS,
@@ -90,6 +98,9 @@ class SQLiteStore(DocumentStore):
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute(f"PRAGMA synchronous = {config.synchronous}")
                 self._identity = str(self._first("value FROM facts WHERE name = 'identity'"))
+                self._connection.execute("PRAGMA temp_store = MEMORY")
+                for statement in _PROBE:
+                    self._connection.execute(statement)
             except BaseException:
                 self._connection.close()
                 raise
@@ -121,6 +132,16 @@ class SQLiteStore(DocumentStore):
                 return
             yield rows
             comparison, last = ">", rows[-1][0]
+
+    def frequencies(self, text: str) -> dict[str, int]:
+        """How many documents have each word of a text, by its stem; of its first 256 different words."""
+        with self._errors():
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.execute("INSERT INTO temp.probe VALUES (?)", (" ".join(words_of(text)),))
+                return dict(self._connection.execute(_STEMS).fetchall())
+            finally:
+                self._connection.execute("ROLLBACK")
 
     def stored_bytes(self) -> int:
         """Bytes of the file and its write-ahead log; in memory, of the pages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -81,6 +82,14 @@ class ShardedStorage(DocumentStore):
                 if page is None:
                     break
                 yield page
+
+    def frequencies(self, text: str) -> dict[str, int]:
+        """How many documents have each word of a text, by its stem; of its first 256 different words."""
+        with self._at_rest():
+            counts: Counter[str] = Counter()
+            for found in self._each([partial(shard.frequencies, text) for shard in self._shards]):
+                counts.update(found)
+            return dict(counts)
 
     def stored_bytes(self) -> int:
         """Bytes of all shards' files, write-ahead logs included; in memory, of the pages."""

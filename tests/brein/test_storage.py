@@ -170,6 +170,18 @@ def test_a_match_of_ten_thousand_words_is_bounded(store):
     assert matched(store, "one " + " ".join(f"w{n}" for n in range(10_000))) == ["a"]
 
 
+def test_frequencies_count_documents_by_the_stems_of_words(store):
+    documents = filled(store, 60)
+    store.add([Document("new", "Cats, cats; 12 texts", {})], VECTORS[:1, :2], "space")
+    assert store.frequencies("cat texting zebras 12? ... CATS") == {
+        "cat": 1, "text": len(documents) + 1, "zebra": 0, "12": 2
+    }  # fmt: skip
+    assert store.frequencies("!?") == {}
+    store.delete(["new"])
+    assert store.frequencies("cat 12") == {"cat": 0, "12": 1}
+    assert len(store.frequencies(" ".join(f"w{n}" for n in range(10_000)))) == 256
+
+
 def test_the_score_is_bm25(tmp_path):
     texts = ["a b c a", "b c", "c c c d e f", "g", "h i", "j k l m"]
     with closing(storage.create(StorageConfig(), None)) as store:

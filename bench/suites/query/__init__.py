@@ -1,0 +1,48 @@
+"""Suite `query`: text in, hits out, one client, through the whole engine.
+
+| part | measures |
+|---|---|
+| cold | every query once while no cache knows it: stage by stage, and where quality is judged |
+| popular | a stream of requests for them, as `popularity` describes it, from empty caches |
+| filtered | some queries among stated shares of the documents, vector in; chosen by a condition on their metadata |
+
+`suite.query.parts` says which of them run, in one process, one after another.
+"""
+
+from __future__ import annotations
+
+from bench.artifacts import Artifact
+from bench.suites.base import Experiment
+from bench.suites.query import ingested, passes
+from bench.trial import Work
+from bench.workload import embeddings
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse what cannot be measured, before anything is made.
+
+    Raises:
+        UsageError: the data set is no text, or has too few documents for the index or for k; a trace cannot
+            be replayed.
+    """
+    dataset = experiment.text("query")
+    experiment.check_size(len(dataset.documents), "documents", experiment.config.suite.query.k)
+    passes.stream(experiment, dataset)
+
+
+def artifacts(experiment: Experiment) -> list[Artifact]:
+    """What `plan` makes, known without making it."""
+    if experiment.lacks_gpu():
+        return []
+    dataset = experiment.text("query")
+    return [
+        embeddings.text_artifact(dataset, experiment.config.embedding),
+        ingested.artifact(experiment, dataset),
+    ]
+
+
+def plan(experiment: Experiment) -> list[Work]:
+    """Make what the trials need, and say what they are, or that a GPU is missing."""
+    if experiment.lacks_gpu():
+        return [Work(skipped={"query": "needs a GPU"})]
+    return [passes.plan(experiment)]
