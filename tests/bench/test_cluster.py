@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from contextlib import suppress
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -150,6 +151,16 @@ def test_an_interrupted_run_ends_its_trials_on_every_node(nodes, tmp_path):
     with pytest.raises(KeyboardInterrupt), cluster.connect(nodes.address, [tmp_path]) as found:
         list(found.run(tasks(*[("hang", {"file": str(file)}) for file in files])))
     assert all(is_gone(int(file.read_text())) for file in files)
+
+
+def test_an_interrupt_that_was_swallowed_is_raised_again():
+    with cluster.interrupts_kept() as check_interrupted:
+        check_interrupted()
+        with suppress(KeyboardInterrupt):  # as Ray does around what it calls
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check_interrupted()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
