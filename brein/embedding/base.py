@@ -33,6 +33,10 @@ class Embedder(ABC):
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Embed `texts` as float32 (n, dimension), rows of length 1."""
 
+    @abstractmethod
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        """Embed each token of each text, special tokens left out: float32 (tokens, d), rows of length 1."""
+
 
 class Tokenizer(ABC):
     """Texts to tokens, as an embedder counts them, without loading its model."""

@@ -79,6 +79,10 @@ class Batcher(Embedder):
                     self._waiting.remove(request)
         return self._embedder.embed(texts) if request.vectors is None else request.vectors
 
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        """Embed each token of each text, in a call of their own."""
+        return self._embedder.embed_tokens(texts)
+
     def _next_batch(self, request: _Request) -> list[_Request]:
         """What the caller of `request` is to embed now; nothing once its own was embedded, or is late."""
         with self._changed:

@@ -49,6 +49,10 @@ class HashingEmbedder(Embedder):
         scaled: FloatArray = vectors / lengths
         return scaled
 
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        """Embed each word of each text, as float32 (words, dimension)."""
+        return [self.embed(_WORD.findall(text)) for text in texts]
+
 
 class WordTokenizer(Tokenizer):
     """Words as the hashing embedder sees them, whatever its dimension."""

@@ -77,6 +77,23 @@ class TransformerEmbedder(Embedder):
         )
         return vectors
 
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        """Embed each token of each text as float32 (tokens, d), the first and the last, special ones, left
+        out; rows of length 1."""
+        encoded = self._model.encode(
+            list(texts),
+            batch_size=self._batch_size,
+            output_value="token_embeddings",
+            convert_to_numpy=False,
+            show_progress_bar=False,
+        )
+        return [_unit(tokens.numpy()[1:-1]) for tokens in encoded]
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    scaled: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return scaled
+
 
 class ModelTokenizer(Tokenizer):
     """The model's own tokeniser, read from its folder without loading torch."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import Field
@@ -19,6 +20,7 @@ _TWO_STAGES, _MANY_STAGES = 0.3, 0.7
 _LONG = 24  # words of a query that counts as longest
 _CLAUSES = 4  # marks of a clause in a query that counts as most nested
 _AMBIGUOUS = 10  # first candidates by whose scores ambiguity is judged
+_LOOKED_UP = 200  # words of the best matches whose frequency is looked up
 _WORD = re.compile(r"[^\W_]+")
 _CLAUSE = re.compile(
     r"[,;:()]|\b(?:and|or|but|not|nor|because|although|though|unless|whereas|while|whether|if|when|where|which|"
@@ -50,61 +52,113 @@ class Words(Protocol):
         """How many documents have each word, by its stem."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the words of a query say: in how many documents each is, and which are searched for."""
+
+    query: str
+    frequencies: Mapping[str, int]
+    searched: str
+
+    def drivers(self, stage: str) -> tuple[float, ...]:
+        """What the time of a stage grows with, for `LatencyModel`."""
+        if stage == "lexical":  # entries of the words' lists, each of which is read
+            return (float(sum(self.frequencies.get(word, 0) for word in self.searched.split())),)
+        return (float(len(self.query)),) if stage in ("analysis", "embedding") else ()
+
+
 class QueryOptimizer:
-    """Analyses queries against the documents there are."""
+    """Analyses queries against the documents there are.
 
-    def __init__(self, config: ExpansionConfig, words: Words) -> None:
-        self._config = config
+    Words in more than the share `common` of the documents are not searched for, unless all are. `estimate`
+    gives the seconds that a query will take by a strategy, where they are known.
+    """
+
+    def __init__(
+        self,
+        expansion: ExpansionConfig,
+        common: float,
+        words: Words,
+        estimate: Callable[[Reading, Strategy], float | None] = lambda reading, strategy: None,
+    ) -> None:
+        self._expansion = expansion
+        self._common = common
         self._words = words
+        self._estimate = estimate
 
-    def optimize(self, query: str, first: Sequence[tuple[str, float]] | None = None) -> Analysis:
-        """Analyse a query. `first` are its best matches by words, where they are known already.
+    def optimize(self, query: str, strategy: Strategy | None = None) -> Analysis:
+        """Analyse a query that is to be searched by `strategy`, or else by the one it calls for."""
+        reading = self.read(query)
+        first = self._words.match(reading.searched, max(_AMBIGUOUS, self._expansion.documents))
+        return self.analysis(reading, first, strategy)
 
-        Complexity is the mean of four parts. Length: words, 24 and more being 1. Rarity: mean over the
+    def read(self, query: str) -> Reading:
+        """Look the words of a query up."""
+        frequencies = self._words.frequencies(query)
+        most = self._common * len(self._words)
+        rare = [word for word, count in frequencies.items() if count <= most]
+        return Reading(query, frequencies, " ".join(rare or frequencies))
+
+    def analysis(
+        self, reading: Reading, matches: Sequence[tuple[str, float]], strategy: Strategy | None = None
+    ) -> Analysis:
+        """Analyse a query of which the documents that match its words are known.
+
+        Complexity is the mean of four parts. Length: words, 24 and more being 1. Rarity: the mean over the
         words of 1 − log(n + 1) / log(N + 1), where n of N documents have the word. Clauses: commas,
-        conjunctions and the like, four and more being 1. Ambiguity: the mean score of the second to tenth
+        conjunctions and the like, four and more being 1. Ambiguity: the mean score of the second to the tenth
         match over that of the first, since scores that fall fast say that one document stands out.
         """
-        if first is None:
-            first = self._words.match(query, max(_AMBIGUOUS, self._config.documents))
-        frequencies = self._words.frequencies(query)
+        query = reading.query
         complexity = Complexity(
             length=min(1.0, len(_WORD.findall(query)) / _LONG),
-            rarity=self._rarity(frequencies),
+            rarity=self._rarity(reading.frequencies.values()),
             clauses=min(1.0, len(_CLAUSE.findall(query)) / _CLAUSES),
-            ambiguity=_ambiguity([score for _, score in first[:_AMBIGUOUS]]),
+            ambiguity=_ambiguity([score for _, score in matches[:_AMBIGUOUS]]),
         )
-        return Analysis(query, self._expanded(query, first), complexity, strategy_for(complexity.score))
+        wanted = strategy_for(complexity.score)
+        return Analysis(
+            original=query,
+            expanded=self.expanded(reading, matches),
+            complexity=complexity,
+            strategy=wanted,
+            estimated_latency=self._estimate(reading, strategy or wanted),
+        )
 
-    def _rarity(self, frequencies: Mapping[str, int]) -> float:
-        most = math.log(len(self._words) + 1)
-        if not frequencies or most == 0:
-            return 0.0
-        each = [max(0.0, 1 - math.log(count + 1) / most) for count in frequencies.values()]
-        return sum(each) / len(each)
+    def expanded(self, reading: Reading, matches: Sequence[tuple[str, float]]) -> str:
+        """The words searched for, and those that say most about the best matches.
 
-    def _expanded(self, query: str, first: Sequence[tuple[str, float]]) -> str:
-        """The query, and the words that say most about its best matches: after RM1, Lavrenko and Croft 2001.
-
-        A word weighs what the documents give it, their score times its share of their words, times its
-        inverse document frequency; without the latter the commonest words would win.
+        A word weighs what these documents give it, their score times its share of their words (Lavrenko and
+        Croft, "Relevance-Based Language Models", 2001), times its inverse document frequency; without the
+        latter the commonest words would win.
         """
-        scores = dict(first[: self._config.documents])
-        if not self._config.words or not scores:
-            return query
-        weights: Counter[str] = Counter()
+        scores = dict(matches[: self._expansion.documents])
+        if not self._expansion.words or not scores:
+            return reading.searched
+        weights: defaultdict[str, float] = defaultdict(float)
         for id_, text in self._words.texts(list(scores)).items():
             words = _WORD.findall(text.lower())
             for word, count in Counter(words).items():
                 weights[word] += scores[id_] * count / len(words)
-        known = set(_WORD.findall(query.lower()))
-        candidates = [word for word, _ in weights.most_common(8 * self._config.words) if word not in known]
-        best = sorted(candidates, key=lambda word: -weights[word] * self._idf(word))
-        return " ".join([query, *best[: self._config.words]])
+        # Of the heaviest alone the frequency is looked up, of as many as a look-up takes.
+        heaviest = [
+            word
+            for word in sorted(weights, key=lambda word: -weights[word])[:_LOOKED_UP]
+            if word not in reading.frequencies
+        ]
+        frequencies = self._words.frequencies(" ".join(heaviest))
+        size = len(self._words)
+        worth = {
+            word: weights[word] * math.log((size + 1) / (frequencies.get(word, 0) + 1)) for word in heaviest
+        }
+        best = sorted(worth, key=lambda word: (-worth[word], word))[: self._expansion.words]
+        return " ".join([reading.searched, *best])
 
-    def _idf(self, word: str) -> float:
-        count = max(self._words.frequencies(word).values(), default=0)
-        return math.log((len(self._words) + 1) / (count + 1))
+    def _rarity(self, counts: Collection[int]) -> float:
+        most = math.log(len(self._words) + 1)
+        if not counts or most == 0:
+            return 0.0
+        return sum(max(0.0, 1 - math.log(count + 1) / most) for count in counts) / len(counts)
 
 
 def strategy_for(complexity: float) -> Strategy:

@@ -87,7 +87,7 @@ class DocumentStore(ABC):
 
     @abstractmethod
     def frequencies(self, text: str) -> dict[str, int]:
-        """How many documents have each word of a text, by its stem; of its first 256 different words."""
+        """How many documents have each of `words_of(text)`, in any form that has the same stem."""
 
     @abstractmethod
     def stored_bytes(self) -> int:
@@ -209,10 +209,15 @@ class DocumentStore(ABC):
         if not words:
             return []
         wanted = " OR ".join(f'"{word}"' for word in words)
-        test, values = condition(where)
+        allowed, values = "", list[Value]()
+        if where is not None:
+            test, values = condition(where)
+            allowed = f"AND words.rowid IN (SELECT number FROM documents WHERE {test})"  # noqa: S608
+        # Only those within the limit are looked up in `documents`: most texts have some word of a query.
         statement = (
-            "SELECT -bm25(words), id FROM words JOIN documents ON number = words.rowid "  # noqa: S608
-            f"WHERE words MATCH ? AND {test} ORDER BY bm25(words), id LIMIT ?"
+            "SELECT -score, id FROM (SELECT words.rowid AS match, bm25(words) AS score FROM words "  # noqa: S608
+            f"WHERE words MATCH ? {allowed} ORDER BY score, match LIMIT ?) "
+            "JOIN documents ON number = match ORDER BY score, id"
         )
         shards = self._ask(statement, (wanted, *values, limit), where)
         best = heapq.merge(*shards, key=lambda row: (-row[0], row[1]))

@@ -46,12 +46,12 @@ _WORDS = (
     END""",
 )
 _PROBE = (
-    # The stems of a text, made as those of the documents are; and how many documents have each.
+    # The stems of words, made as those of the documents are; and how many documents have each.
     "CREATE VIRTUAL TABLE temp.probe USING fts5 (text, tokenize = 'porter unicode61')",
-    "CREATE VIRTUAL TABLE temp.probed USING fts5vocab (temp, probe, row)",
+    "CREATE VIRTUAL TABLE temp.probed USING fts5vocab (temp, probe, instance)",
     "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab (main, words, row)",
 )
-_STEMS = """SELECT probed.term, coalesce(vocabulary.doc, 0)
+_STEMS = """SELECT probed.doc, coalesce(vocabulary.doc, 0)
 FROM temp.probed LEFT JOIN temp.vocabulary ON vocabulary.term = probed.term"""
 _SCHEMA = (
     _DOCUMENTS,
@@ -134,12 +134,14 @@ class SQLiteStore(DocumentStore):
             comparison, last = ">", rows[-1][0]
 
     def frequencies(self, text: str) -> dict[str, int]:
-        """How many documents have each word of a text, by its stem; of its first 256 different words."""
+        """How many documents have each of `words_of(text)`, in any form that has the same stem."""
+        words = words_of(text)
         with self._errors():
             self._connection.execute("BEGIN")
             try:
-                self._connection.execute("INSERT INTO temp.probe VALUES (?)", (" ".join(words_of(text)),))
-                return dict(self._connection.execute(_STEMS).fetchall())
+                statement = "INSERT INTO temp.probe (rowid, text) VALUES (?, ?)"
+                self._connection.executemany(statement, list(enumerate(words)))
+                return {words[row]: count for row, count in self._connection.execute(_STEMS)}
             finally:
                 self._connection.execute("ROLLBACK")
 

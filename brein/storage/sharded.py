@@ -84,7 +84,7 @@ class ShardedStorage(DocumentStore):
                 yield page
 
     def frequencies(self, text: str) -> dict[str, int]:
-        """How many documents have each word of a text, by its stem; of its first 256 different words."""
+        """How many documents have each of `words_of(text)`, in any form that has the same stem."""
         with self._at_rest():
             counts: Counter[str] = Counter()
             for found in self._each([partial(shard.frequencies, text) for shard in self._shards]):

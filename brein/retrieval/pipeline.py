@@ -1,0 +1,293 @@
+"""The stages of a retrieval, each within its budget.
+
+    lexical    the query is analysed; documents that have its words, by BM25
+    vectors    it is embedded; documents near to it, by the index
+    fusion     both as one ranking, by reciprocal rank
+    rerank     the best of these in a better order                        two_stage and multi_stage
+    mesh       and what is associated with them                           multi_stage
+
+A stage that spends its budget, or fails, is left out: the answer is that of the stage before, and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+from pydantic import Field, model_validator
+
+from brein.errors import BreinError
+from brein.records import Analysis, FloatArray, Hit, Retrieval, Stage, Strategy
+from brein.retrieval.fusion import Ranking, best_first, reciprocal_rank
+from brein.retrieval.latency import LatencyModel
+from brein.retrieval.mesh import Mesh, MeshConfig
+from brein.retrieval.optimizer import ExpansionConfig, QueryOptimizer, Reading, Words
+from brein.retrieval.rerank import AnyReranker, Candidates, Contents, InterpolationConfig, Reranker
+from brein.settings import Settings
+from brein.storage import Where
+
+Found = TypeVar("Found")
+
+
+class LegConfig(Settings):
+    """Settings of one of the two searches that find candidates."""
+
+    enabled: bool = True
+    candidates: int = Field(100, ge=1, le=10_000, description="documents it hands on")
+    budget: float = Field(0.5, gt=0, le=60, description="seconds; what takes longer is left out")
+
+
+class LexicalConfig(LegConfig):
+    """Settings of the search by words."""
+
+    common: float = Field(
+        0.2, gt=0, le=1, description="words in more than this share of the documents are not searched for"
+    )
+    expansion: ExpansionConfig = Field(default_factory=ExpansionConfig)
+
+
+class RetrievalConfig(Settings):
+    """Settings of the pipeline."""
+
+    strategy: Literal["auto", "single_stage", "two_stage", "multi_stage"] = Field(
+        "auto", description="auto: the one that the query's complexity calls for"
+    )
+    lexical: LexicalConfig = Field(default_factory=LexicalConfig)
+    vectors: LegConfig = Field(default_factory=LegConfig)
+    rank_constant: int = Field(10, ge=1, le=1000, description="of reciprocal rank fusion: 1 / (this + rank)")
+    reranker: AnyReranker | None = Field(
+        default_factory=InterpolationConfig, description="null: no document is put in another order"
+    )
+    mesh: MeshConfig = Field(default_factory=MeshConfig)
+
+    @model_validator(mode="after")
+    def _finds_candidates(self) -> RetrievalConfig:
+        if not (self.lexical.enabled or self.vectors.enabled):
+            raise ValueError("lexical.enabled and vectors.enabled are both false; a search needs one of them")
+        return self
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A query's vector, float32 (d,), and whether it was computed or known before."""
+
+    vector: FloatArray
+    computed: bool
+
+
+class Memory(Words, Contents, Protocol):
+    """What the pipeline asks of the engine it is a part of."""
+
+    def embed_query(self, query: str) -> Embedded:
+        """The vector of a text."""
+
+    def nearest(self, vector: FloatArray, k: int, where: Where | None) -> Ranking:
+        """The `k` documents nearest to float32 (d,) that fulfil `where`; scores are similarities."""
+
+    def find(self, where: Where) -> Collection[str]:
+        """The ids of the documents whose metadata fulfil `where`."""
+
+
+class Pipeline:
+    """Retrieves documents for texts. Safe to use from several threads where its parts are.
+
+    `reranker` and `mesh` are None where they are switched off. `latency` keeps what it has learnt when a
+    pipeline is replaced by another; `clock` gives seconds.
+    """
+
+    def __init__(
+        self,
+        config: RetrievalConfig,
+        memory: Memory,
+        reranker: Reranker | None = None,
+        mesh: Mesh | None = None,
+        *,
+        latency: LatencyModel | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._config = config
+        self._memory = memory
+        self._reranker = reranker
+        self._mesh = mesh
+        self._latency = latency or LatencyModel()
+        self._clock = clock
+        self._optimizer = QueryOptimizer(
+            config.lexical.expansion, config.lexical.common, memory, self._estimate
+        )
+
+    def analyse(self, query: str) -> Analysis:
+        """What a retrieval of `query` finds out about it, without the retrieval."""
+        return self._optimizer.optimize(query, self._configured)
+
+    def retrieve(
+        self, query: str, k: int, where: Where | None = None, strategy: Strategy | None = None
+    ) -> Retrieval:
+        """Find the `k` best documents for a text that fulfil `where`; `strategy` None: the configured one."""
+        config, stages = self._config, _Stages(self._clock)
+        reading = stages.run("analysis", lambda: self._optimizer.read(query))
+        matches = stages.leg("lexical", config.lexical, lambda n: self._matches(reading, max(n, k), where))
+        chosen = strategy or self._configured
+        analysis = self._optimizer.analysis(reading, matches or [], chosen)
+        used = chosen or analysis.strategy
+        embedded = stages.run("embedding", lambda: self._memory.embed_query(query))
+        vector = embedded.vector
+        near = stages.leg("vectors", config.vectors, lambda n: self._memory.nearest(vector, max(n, k), where))
+        ranking = stages.fused([matches, near], config.rank_constant)
+        if used != "single_stage":
+            scores = dict(matches or [])
+            ranking = self._reranked(stages, ranking, k, query=query, vector=vector, lexical=scores)
+        if used == "multi_stage":
+            ranking = self._spread(stages, ranking, k, where)
+        hits = stages.run("documents", lambda: self._hits(ranking[:k]), len(ranking[:k]), len)
+        if where is None:
+            self._learn(reading, embedded.computed, stages.reports)
+        return Retrieval(hits, analysis, used, tuple(stages.reports))
+
+    # --- the stages ------------------------------------------------------------------------------------
+
+    def _matches(self, reading: Reading, limit: int, where: Where | None) -> Ranking:
+        first = self._memory.match(reading.searched, limit, where)
+        expanded = self._optimizer.expanded(reading, first)
+        return first if expanded == reading.searched else self._memory.match(expanded, limit, where)
+
+    def _reranked(
+        self,
+        stages: _Stages,
+        ranking: Ranking,
+        k: int,
+        *,
+        query: str,
+        vector: FloatArray,
+        lexical: dict[str, float],
+    ) -> Ranking:
+        config, reranker = self._config.reranker, self._reranker
+        if config is None or reranker is None or not ranking:
+            return ranking
+        ids = [id_ for id_, _ in ranking[: max(config.candidates, k)]]
+
+        def work(check: Callable[[], None]) -> Ranking:
+            candidates = Candidates(query, vector, ids, lexical, self._memory, check)
+            return best_first(reranker.scores(candidates).items())
+
+        return stages.attempt("rerank", len(ids), config.budget, work) or ranking
+
+    def _spread(self, stages: _Stages, ranking: Ranking, k: int, where: Where | None) -> Ranking:
+        config, mesh = self._config.mesh, self._mesh
+        if mesh is None or not ranking:
+            return ranking
+        seeds = dict(ranking[: max(config.seeds, k)])
+
+        def work(check: Callable[[], None]) -> Ranking:
+            active = mesh.traverse(seeds)
+            if where is None:
+                return active
+            allowed = set(self._memory.find(where))
+            return [one for one in active if one[0] in allowed]
+
+        return stages.attempt("mesh", len(seeds), config.budget, work) or ranking
+
+    def _hits(self, ranking: Ranking) -> tuple[Hit, ...]:
+        """With their texts; what was deleted since it was found is left out."""
+        texts = self._memory.texts([id_ for id_, _ in ranking])
+        return tuple(Hit(id_, score, texts[id_]) for id_, score in ranking if id_ in texts)
+
+    # --- how long it takes -----------------------------------------------------------------------------
+
+    @property
+    def _configured(self) -> Strategy | None:
+        """None where a query's complexity is to choose."""
+        return None if self._config.strategy == "auto" else self._config.strategy
+
+    def _estimate(self, reading: Reading, strategy: Strategy) -> float | None:
+        config = self._config
+        stages = ["analysis", "embedding", "fusion", "documents"]
+        stages += [
+            name for name, leg in (("lexical", config.lexical), ("vectors", config.vectors)) if leg.enabled
+        ]
+        if strategy != "single_stage" and self._reranker is not None:
+            stages.append("rerank")
+        if strategy == "multi_stage" and self._mesh is not None:
+            stages.append("mesh")
+        return self._latency.predict({name: reading.drivers(name) for name in stages})
+
+    def _learn(self, reading: Reading, computed: bool, reports: Sequence[Stage]) -> None:
+        for report in reports:
+            if report.skipped is None and (computed or report.name != "embedding"):
+                self._latency.learn(report.name, reading.drivers(report.name), report.seconds)
+
+
+class _SpentError(Exception):
+    """The time for a stage is over."""
+
+
+class _Stages:
+    """The stages of one retrieval so far: runs each, and reports what it did."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.reports: list[Stage] = []
+        self._clock = clock
+        self._late: list[Ranking] = []
+
+    def run(
+        self,
+        name: str,
+        work: Callable[[], Found],
+        given: int = 0,
+        count: Callable[[Found], int] | None = None,
+    ) -> Found:
+        """A stage that is always needed, so has no budget."""
+        start = self._clock()
+        found = work()
+        self.reports.append(Stage(name, self._clock() - start, given, count(found) if count else 0))
+        return found
+
+    def leg(self, name: str, config: LegConfig, work: Callable[[int], Ranking]) -> Ranking | None:
+        """A search for so many candidates; None where it is switched off or took too long."""
+        if not config.enabled:
+            return None
+        start = self._clock()
+        found = work(config.candidates)
+        seconds = self._clock() - start
+        skipped = _over(seconds, config.budget)
+        self.reports.append(Stage(name, seconds, 0, len(found), skipped))
+        if skipped:
+            self._late.append(found)
+        return None if skipped else found
+
+    def attempt(
+        self, name: str, given: int, budget: float, work: Callable[[Callable[[], None]], Ranking]
+    ) -> Ranking | None:
+        """A stage that may be left out: None where it took too long, or failed."""
+        start = self._clock()
+
+        def check() -> None:
+            if self._clock() - start > budget:
+                raise _SpentError
+
+        found: Ranking = []
+        skipped = None
+        try:
+            found = work(check)
+        except BreinError as error:
+            skipped = f"failed: {error}"
+        except _SpentError:
+            pass  # the time says it
+        seconds = self._clock() - start
+        skipped = skipped or _over(seconds, budget)
+        self.reports.append(Stage(name, seconds, given, len(found), skipped))
+        return None if skipped else found
+
+    def fused(self, legs: Sequence[Ranking | None], constant: int) -> Ranking:
+        """The legs as one ranking; those that were late where none came in time."""
+        rankings = [leg for leg in legs if leg is not None] or self._late
+        start = self._clock()
+        found = reciprocal_rank(rankings, constant)
+        given = sum(map(len, rankings))
+        self.reports.append(Stage("fusion", self._clock() - start, given, len(found)))
+        return found
+
+
+def _over(seconds: float, budget: float) -> str | None:
+    return f"took {seconds:.3f} s of a budget of {budget:g} s" if seconds > budget else None
