@@ -2,7 +2,7 @@
 
 from brein.config import EngineConfig
 from brein.engine import Engine
-from brein.records import Document, Hit, Query
+from brein.records import Document, Hit, Query, Retrieval
 
 __version__ = "0.1.0"
-__all__ = ["Document", "Engine", "EngineConfig", "Hit", "Query", "__version__"]
+__all__ = ["Document", "Engine", "EngineConfig", "Hit", "Query", "Retrieval", "__version__"]

@@ -16,6 +16,7 @@ from brein.embedding.transformer import TransformerConfig
 from brein.errors import ConfigError
 from brein.index import INDEXES, IndexConfig
 from brein.index.hnsw import HNSWConfig
+from brein.retrieval.pipeline import RetrievalConfig
 from brein.settings import Settings, explain
 from brein.storage import StorageConfig
 
@@ -28,6 +29,7 @@ class EngineConfig(Settings):
     index: IndexConfig = Field(default_factory=HNSWConfig)
     cache: CacheConfig = Field(default_factory=CacheConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
     agents: AgentsConfig = Field(default_factory=AgentsConfig)
     memory_limit: int | None = Field(
         None, ge=1, description="bytes of anonymous memory the process may hold; null: as many as there are"

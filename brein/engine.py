@@ -15,16 +15,22 @@ from typing import Any, Self
 import numpy as np
 
 from brein import embedding, storage
+from brein.agents.texts import check_question
 from brein.cache import CacheStats, codec, open_caches
+from brein.cache.tiered import MISS
 from brein.config import EngineConfig
 from brein.embedding import Embedder
 from brein.embedding.batcher import Batcher
 from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
-from brein.records import Document, FloatArray, Hit
+from brein.reader import Reader
+from brein.records import Analysis, Document, FloatArray, Hit, Retrieval, Strategy
+from brein.retrieval import rerank
+from brein.retrieval.latency import LatencyModel
+from brein.retrieval.pipeline import Embedded, Pipeline, RetrievalConfig
 from brein.storage import Where
-from brein.upkeep import KeptIndex
+from brein.upkeep import KeptIndex, KeptMesh
 
 
 class Engine:
@@ -54,6 +60,16 @@ class Engine:
             folder = config.path and config.path / "index"
             self._index = KeptIndex(config.index, self._documents, folder, self._budget.make_room)
             self._index.open()
+            self._reader = Reader(self._reading, self._documents, self._index, self._embed_query)
+            self._latency = LatencyModel()
+            self._mesh: KeptMesh | None = None
+            if config.retrieval.mesh.enabled:
+                self._mesh = KeptMesh(
+                    config.retrieval.mesh, self._documents, config.path, self._index.nearest
+                )
+                opened.callback(self._mesh.close)
+                self._mesh.catch_up()
+            self._pipeline = self._make_pipeline()
             self._changed()
             self._parts = opened.pop_all()
 
@@ -91,40 +107,76 @@ class Engine:
             replaced = self._documents.existing(ids)
             self._documents.add(documents, vectors, self._space)
             self._index.add(ids, vectors, replaced)
+            if self._mesh is not None:
+                self._mesh.add(ids)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Forget the documents with these ids; return how many were there."""
         with self._writing():
             deleted = self._documents.delete(ids)
             self._index.remove(ids)
+            if self._mesh is not None:
+                self._mesh.remove(ids)
         return deleted
 
     def search(self, query: str | FloatArray, k: int = 10, where: Where | None = None) -> list[Hit]:
-        """Find the `k` documents nearest to a text, or to a vector, float32 (d,); best first.
+        """Find the `k` documents that fit a text best, or are nearest to a vector, float32 (d,); best first.
 
-        `where` leaves only documents with such metadata to be found: {"lang": "en", "year": {"gte": 2020}}
-        (see `brein.storage.Where`). Texts go through the caches, vectors straight to the index. Fewer than
-        `k` hits come back where there are fewer documents, or an approximate index reached fewer.
+        A text goes through the caches and the stages of `retrieve`, a vector straight to the index. `where`
+        leaves only documents with such metadata to be found: {"lang": "en", "year": {"gte": 2020}} (see
+        `brein.storage.Where`). Fewer than `k` hits come back where there are fewer documents, or an
+        approximate index reached fewer.
 
         Raises:
-            DataError: k is below 1, the text is empty, the filter malformed, or the vector's shape wrong.
+            DataError: k is below 1, the text is empty or too long, the filter malformed, or the vector's
+                shape wrong.
+        """
+        if isinstance(query, np.ndarray):
+            _check_k(k)
+            self._check_open()
+            ranking = self._reader.nearest(query, k, where)
+            texts = self._reader.texts([id_ for id_, _ in ranking])
+            return [Hit(id_, score, texts[id_]) for id_, score in ranking if id_ in texts]
+        return list(self.retrieve(query, k, where).hits)
+
+    def retrieve(
+        self, query: str, k: int = 10, where: Where | None = None, strategy: Strategy | None = None
+    ) -> Retrieval:
+        """Find the `k` documents that fit a text best, and say how, stage by stage (see `brein.retrieval`).
+
+        `strategy` None takes the configured one. What is degraded is not cached.
+
+        Raises:
+            DataError: k is below 1, the text is empty or too long, or the filter malformed.
         """
         self._check_open()
-        if not isinstance(k, int) or k < 1:
-            raise DataError(f"k = {k!r}: must be an integer of at least 1")
-        if not isinstance(query, str):
-            return self._nearest(query, k, where)
-        if not query.strip():
-            raise DataError("the query is empty; give it a text")
+        _check_k(k)
+        text = check_question(query)
 
         def compute() -> bytes:
-            hits = self._nearest(self._embed_query(query), k, where)
+            found = self._pipeline.retrieve(text, k, where, strategy)
             self._budget.watch()
-            return codec.encode_hits(hits)
+            if found.degraded is not None:
+                raise _NotKeptError(found)
+            return codec.encode_retrieval(found)
 
         # Whatever changes a result changes what is looked up, so none is found after it in any level.
-        key = json.dumps([self._state, k, storage.canonical(where), query])
-        return codec.decode_hits(self._caches.search.get_or_compute(key, compute)[0])
+        key = json.dumps([self._state, k, storage.canonical(where), strategy, text])
+        try:
+            return codec.decode_retrieval(self._caches.search.get_or_compute(key, compute)[0])
+        except _NotKeptError as given:
+            return given.retrieval
+
+    def analyse(self, query: str) -> Analysis:
+        """What a retrieval finds out about a text: its complexity, strategy, and how long it will take."""
+        self._check_open()
+        return self._pipeline.analyse(check_question(query))
+
+    def strengthen(self, ids: Sequence[str]) -> None:
+        """Tell the mesh that documents were of use together; without a mesh this does nothing."""
+        with self._reading():
+            if self._mesh is not None:
+                self._mesh.strengthen(ids)
 
     def get(self, id_: str) -> Document | None:
         """The document with this id, or None."""
@@ -154,15 +206,22 @@ class Engine:
         with self._reading():
             return len(self._documents)
 
-    def retune(self, config: IndexConfig) -> None:
-        """Change query parameters of the index (nprobe, efSearch, k_factor, …) without rebuilding it.
+    def retune(self, config: IndexConfig | RetrievalConfig) -> None:
+        """Change query parameters of the index (nprobe, efSearch, k_factor, …), or how texts are retrieved,
+        without rebuilding anything.
 
         Raises:
-            ConfigError: `config` differs from the index's in a build parameter.
+            ConfigError: `config` differs from the index's in a build parameter, or in the mesh.
         """
         with self._reading():
-            self._index.retune(config)
-            self.config = self.config.model_copy(update={"index": config})
+            if isinstance(config, RetrievalConfig):
+                if config.mesh != self.config.retrieval.mesh:
+                    raise ConfigError("retrieval.mesh cannot change while the engine is open; open it anew")
+                self.config = self.config.model_copy(update={"retrieval": config})
+                self._pipeline = self._make_pipeline()
+            else:
+                self._index.retune(config)
+                self.config = self.config.model_copy(update={"index": config})
             self._changed()
 
     def backup(self, folder: Path) -> None:
@@ -214,26 +273,28 @@ class Engine:
                 self._embedder = Batcher(embedding.create(config), config.shared_batch)
             return self._embedder
 
-    def _embed_query(self, query: str) -> FloatArray:
+    def _embed_query(self, query: str) -> Embedded:
         def compute() -> bytes:
             return codec.encode_vector(self._model.embed([query])[0])
 
-        data, _ = self._caches.embedding.get_or_compute(json.dumps([self._space, query]), compute)
-        return codec.decode_vector(data)
+        data, level = self._caches.embedding.get_or_compute(json.dumps([self._space, query]), compute)
+        return Embedded(codec.decode_vector(data), computed=level == MISS)
 
-    def _nearest(self, vector: FloatArray, k: int, where: Where | None) -> list[Hit]:
-        if vector.ndim != 1 or not np.isfinite(vector).all():
-            raise DataError(f"a query vector is finite and of shape (d,); got {vector!r}")
-        with self._reading():
-            among = None if where is None else self._documents.find(where)
-            scores, ids = self._index.search(vector, k, among)
-            texts = self._documents.texts(ids)
-        return [Hit(id_, float(score), texts[id_]) for id_, score in zip(ids, scores, strict=False)]
+    def _make_pipeline(self) -> Pipeline:
+        config = self.config.retrieval
+        return Pipeline(
+            config,
+            self._reader,
+            None if config.reranker is None else rerank.create(config.reranker, lambda: self._model),
+            None if self._mesh is None else self._mesh.mesh,
+            latency=self._latency,
+        )
 
     def _changed(self) -> None:
         """Name the state that results belong to from now on."""
         self._version = self._documents.version
-        state = [self._documents.identity, self._version, self.config.index.model_dump(mode="json")]
+        parts = (self.config.index, self.config.retrieval)
+        state = [self._documents.identity, self._version, *(part.model_dump(mode="json") for part in parts)]
         self._state = blake2b(json.dumps(state).encode(), digest_size=16).hexdigest()
         self._caches.search.levels["l1"].clear()  # what it holds is never asked for again
 
@@ -260,6 +321,8 @@ class Engine:
             if self._documents.version == self._version:
                 return  # nothing was written
             self._index.drop()
+            if self._mesh is not None:
+                self._mesh.catch_up()
             self._changed()
         except StorageError:  # what is stored cannot be told now: the caller hears why the write failed
             self._index.drop()
@@ -291,6 +354,18 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the engine is closed; open it again")
+
+
+class _NotKeptError(Exception):
+    """Carries a retrieval past the cache that computed it."""
+
+    def __init__(self, retrieval: Retrieval) -> None:
+        self.retrieval = retrieval
+
+
+def _check_k(k: int) -> None:
+    if not isinstance(k, int) or k < 1:
+        raise DataError(f"k = {k!r}: must be an integer of at least 1")
 
 
 def _check_documents(documents: Sequence[Document], vectors: FloatArray | None) -> None:

@@ -37,7 +37,7 @@ class Hit:
 
     `score` of a search by vector is in the index's metric: a similarity for cosine and inner product (larger
     is nearer), a squared Euclidean distance for l2 (smaller is nearer). Of a search by text it is what the
-    last stage gave, and larger is better.
+    last stage gave: the same where that is the vectors', else larger is better.
     """
 
     id: str

@@ -1,6 +1,6 @@
 """Cached values as bytes in stated formats; nothing is ever unpickled.
 
-A vector is its float32 components, little-endian. Search hits are a JSON list of [id, score, text].
+A vector is its float32 components, little-endian. A retrieval is a JSON object with the names of its fields.
 
 Every cache level holds a value in an envelope, all numbers little-endian:
 
@@ -16,18 +16,18 @@ probability of 1 − 2⁻³². It guards against accidents, not against forgers.
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
-from brein.records import Hit
+from brein.records import Retrieval
 
 LONGEST = 1 << 53  # bytes of values; up to here sizes are exact in Redis, whose scripts count in doubles
 
+_RETRIEVAL = TypeAdapter(Retrieval)
 _FORMAT = 0xB1
 _PLAIN, _ZLIB = 0, 1
 _HEADER = struct.Struct("<BBQ")
@@ -82,11 +82,11 @@ def decode_vector(data: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(data, dtype="<f4")
 
 
-def encode_hits(hits: Sequence[Hit]) -> bytes:
-    """Hits → bytes."""
-    return json.dumps([[hit.id, hit.score, hit.text] for hit in hits], separators=(",", ":")).encode()
+def encode_retrieval(retrieval: Retrieval) -> bytes:
+    """A retrieval → bytes."""
+    return _RETRIEVAL.dump_json(retrieval)
 
 
-def decode_hits(data: bytes) -> list[Hit]:
-    """Bytes of `encode_hits` → the same hits."""
-    return [Hit(*fields) for fields in json.loads(data)]
+def decode_retrieval(data: bytes) -> Retrieval:
+    """Bytes of `encode_retrieval` → the same retrieval."""
+    return _RETRIEVAL.validate_json(data)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from brein.embedding.base import Embedder, EmbedderConfig, Span, Tokenizer
 from brein.records import FloatArray
+from brein.vectors import unit
 
 _WORD = re.compile(r"\w+")
 
@@ -44,10 +45,7 @@ class HashingEmbedder(Embedder):
             for word in _WORD.findall(text.casefold()):
                 code = zlib.crc32(word.encode("utf-8", "surrogatepass"))
                 row[(code >> 1) % self._dimension] += 1.0 if code & 1 else -1.0
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        lengths[lengths == 0] = 1
-        scaled: FloatArray = vectors / lengths
-        return scaled
+        return unit(vectors)
 
     def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
         """Embed each word of each text, as float32 (words, dimension)."""

@@ -15,6 +15,7 @@ from pydantic import Field
 from brein.embedding.base import Embedder, EmbedderConfig, Span, Tokenizer
 from brein.errors import ModelError
 from brein.records import FloatArray
+from brein.vectors import unit
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 # The package that carries the default model has an anonymous publisher, so its weights are compared with
@@ -87,12 +88,7 @@ class TransformerEmbedder(Embedder):
             convert_to_numpy=False,
             show_progress_bar=False,
         )
-        return [_unit(tokens.numpy()[1:-1]) for tokens in encoded]
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    scaled: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return scaled
+        return [unit(tokens.numpy()[1:-1]) for tokens in encoded]
 
 
 class ModelTokenizer(Tokenizer):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 Ranking = list[tuple[str, float]]
-"""Ids with scores, larger being better, best first."""
+"""Ids with scores, best first."""
 
 
 def reciprocal_rank(rankings: Sequence[Ranking], constant: int) -> Ranking:

@@ -84,7 +84,7 @@ class Memory(Words, Contents, Protocol):
         """The vector of a text."""
 
     def nearest(self, vector: FloatArray, k: int, where: Where | None) -> Ranking:
-        """The `k` documents nearest to float32 (d,) that fulfil `where`; scores are similarities."""
+        """The `k` documents nearest to float32 (d,) that fulfil `where`; scores are in the index's metric."""
 
     def find(self, where: Where) -> Collection[str]:
         """The ids of the documents whose metadata fulfil `where`."""
@@ -202,10 +202,10 @@ class Pipeline:
 
     def _estimate(self, reading: Reading, strategy: Strategy) -> float | None:
         config = self._config
-        stages = ["analysis", "embedding", "fusion", "documents"]
-        stages += [
-            name for name, leg in (("lexical", config.lexical), ("vectors", config.vectors)) if leg.enabled
-        ]
+        stages = ["analysis", "embedding", "documents"]
+        legs = {"lexical": config.lexical, "vectors": config.vectors}
+        searched = [name for name, leg in legs.items() if leg.enabled]
+        stages += searched if len(searched) == 1 else [*searched, "fusion"]
         if strategy != "single_stage" and self._reranker is not None:
             stages.append("rerank")
         if strategy == "multi_stage" and self._mesh is not None:
@@ -280,8 +280,10 @@ class _Stages:
         return None if skipped else found
 
     def fused(self, legs: Sequence[Ranking | None], constant: int) -> Ranking:
-        """The legs as one ranking; those that were late where none came in time."""
+        """The legs as one ranking, of one leg its own; those that were late where none came in time."""
         rankings = [leg for leg in legs if leg is not None] or self._late
+        if len(rankings) == 1:
+            return rankings[0]
         start = self._clock()
         found = reciprocal_rank(rankings, constant)
         given = sum(map(len, rankings))

@@ -15,6 +15,7 @@ from brein.embedding import Embedder
 from brein.errors import ModelError
 from brein.records import FloatArray
 from brein.settings import Settings
+from brein.vectors import unit
 
 _AT_ONCE = 4  # texts a model reads between two looks at the clock
 
@@ -85,8 +86,7 @@ class Interpolation(Reranker):
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1] of those candidates that are still there."""
         ids, vectors = candidates.contents.vectors(candidates.ids)
-        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(candidates.vector)
-        cosines = vectors @ candidates.vector / np.where(lengths > 0, lengths, 1)
+        cosines = unit(vectors) @ unit(candidates.vector[None, :])[0]
         best = max(candidates.lexical.values(), default=1.0)
         lexical = np.array([candidates.lexical.get(id_, 0.0) / best for id_ in ids])
         return _bounded(ids, self._weight * lexical + (1 - self._weight) * cosines)

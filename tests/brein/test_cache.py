@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from brein.cache import DiskCache, MemoryCache, codec
 from brein.cache.redis import RedisCache, RedisConnection, RedisServer
-from brein.records import Hit
+from brein.records import Analysis, Complexity, Hit, Retrieval, Stage
 
 DATASETS = Path(os.environ.get("BREIN_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "datasets"))
 LEVELS = ["memory", "redis", "disk"]
@@ -356,9 +356,20 @@ def test_compression_is_kept_only_where_it_makes_a_value_smaller():
     assert len(codec.seal(words, True)) < len(words) / 5
 
 
-@given(st.lists(st.builds(Hit, st.text(), st.floats(allow_nan=False, width=32), st.text())))
-def test_hits_survive_their_encoding(hits):
-    assert codec.decode_hits(codec.encode_hits(hits)) == hits
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+COMPLEXITIES = st.builds(Complexity, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+ANALYSES = st.builds(Analysis, complexity=COMPLEXITIES, estimated_latency=st.none() | NUMBERS)
+RETRIEVALS = st.builds(
+    Retrieval,
+    hits=st.lists(st.builds(Hit, score=NUMBERS)).map(tuple),
+    analysis=ANALYSES,
+    stages=st.lists(st.builds(Stage, seconds=NUMBERS)).map(tuple),
+)
+
+
+@given(RETRIEVALS)
+def test_a_retrieval_survives_its_encoding(retrieval):
+    assert codec.decode_retrieval(codec.encode_retrieval(retrieval)) == retrieval
 
 
 def test_vectors_survive_their_encoding():

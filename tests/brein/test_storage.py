@@ -157,7 +157,7 @@ def test_matches_follow_what_is_replaced_moved_and_deleted(store):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "  ", "?!", '"', "a\" OR b", "NEAR(a b)", "text:one", "one*", "a AND NOT", "^one", "x\0y", "__"],
+    ["", "  ", "?!", '"', 'a" OR b', "NEAR(a b)", "text:one", "one*", "a AND NOT", "^one", "x\0y", "__"],
 )
 def test_words_are_data_not_a_query(store, text):
     store.add(DOCUMENTS, VECTORS, "space")

@@ -4,7 +4,7 @@
 |---|---|
 | cold | every query once while no cache knows it: stage by stage, and where quality is judged |
 | popular | a stream of requests for them, as `popularity` describes it, from empty caches |
-| filtered | some queries among stated shares of the documents, vector in; chosen by a condition on their metadata |
+| filtered | vectors in, among stated shares of the documents, chosen by a condition on their metadata |
 
 `suite.query.parts` says which of them run, in one process, one after another.
 """

@@ -85,6 +85,11 @@ class KeptIndex:
         scores, ids = current.search(query[None, :], min(k, len(current)), among)
         return scores[0], ids[0]
 
+    def nearest(self, vectors: FloatArray, k: int) -> list[list[str]]:
+        """Ids of the `k` nearest to each of float32 (n, d), best first."""
+        current = self._current()
+        return [] if current is None else current.search(vectors, min(k, len(current))).ids
+
     def retune(self, config: IndexConfig) -> None:
         """Take over query parameters.
 

@@ -1,0 +1,91 @@
+"""The engine's mesh: derived from the documents and from their use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from brein.errors import StorageError
+from brein.records import FloatArray
+from brein.retrieval.mesh import Mesh, MeshConfig, Similar
+from brein.storage import DocumentStore
+from brein.vectors import unit
+
+_FILE = "mesh.sqlite"
+_BATCH = 1_000  # documents whose neighbours are looked for at once
+
+_log = logging.getLogger(__name__)
+
+
+class KeptMesh:
+    """A mesh kept in step with a document store.
+
+    `nearest` gives, for vectors, float32 (n, d), the ids of the k documents nearest to each. What cannot be
+    written is logged and tried again with the next change: a mesh is advice, and no reason to refuse a
+    document.
+    """
+
+    def __init__(
+        self,
+        config: MeshConfig,
+        documents: DocumentStore,
+        folder: Path | None,
+        nearest: Callable[[FloatArray, int], Sequence[Sequence[str]]],
+    ) -> None:
+        self.mesh = Mesh(config, folder and folder / _FILE)
+        self._neighbours = config.neighbours
+        self._documents = documents
+        self._nearest = nearest
+
+    def catch_up(self) -> None:
+        """Follow the documents, whatever became of them."""
+        with _reported():
+            ids = [id_ for ids, _ in self._documents.vector_batches() for id_ in ids]
+            self.mesh.reconcile(ids, self._documents.version, self._similar)
+
+    def add(self, ids: Sequence[str]) -> None:
+        """Follow the documents, which hold `ids` now."""
+        with _reported():
+            for start in range(0, len(ids), _BATCH):
+                self.mesh.add(self._similar(ids[start : start + _BATCH]), self._documents.version)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Follow the documents, which no longer hold `ids`."""
+        with _reported():
+            self.mesh.remove(ids, self._documents.version)
+
+    def strengthen(self, ids: Sequence[str]) -> None:
+        """Learn that documents were used together."""
+        with _reported():
+            self.mesh.strengthen(ids)
+
+    def close(self) -> None:
+        """Save and close the file."""
+        with _reported():
+            self.mesh.close()
+
+    def _similar(self, ids: Sequence[str]) -> Similar:
+        """Each document's nearest, with the cosines to them."""
+        ids, vectors = self._documents.vectors(ids)
+        near = self._nearest(vectors, self._neighbours + 1)  # it is the nearest to itself
+        others, theirs = self._documents.vectors(list(dict.fromkeys(other for row in near for other in row)))
+        place = {other: n for n, other in enumerate(others)}
+        vectors, theirs = unit(vectors), unit(theirs)
+        return {
+            id_: {
+                other: float(vector @ theirs[place[other]])
+                for other in row
+                if other != id_ and other in place
+            }
+            for id_, vector, row in zip(ids, vectors, near, strict=True)
+        }
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        _log.warning("the mesh is not saved: %s", error)
