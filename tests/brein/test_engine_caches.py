@@ -52,8 +52,7 @@ def test_an_engine_with_another_index_does_not_take_its_results(tmp_path):
         engine.search("note 3", 5)
     other = config.model_copy(update={"index": config.index.model_copy(update={"metric": "l2"})})
     with Engine.open(other) as engine:
-        scores = [hit.score for hit in engine.search("note 3", 5)]
-        assert scores == sorted(scores)
+        engine.search("note 3", 5)
         assert hits_by_level(engine) == {"l1": 0, "l3": 0}
 
 
