@@ -8,9 +8,9 @@ import numpy as np
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from brein.agents.prototypes import PROTOTYPES
-from brein.agents.texts import beginning
 from brein.embedding import Embedder
 from brein.records import Emotion, FloatArray
+from brein.texts import beginning
 
 MAX_TEXT = 2_000  # characters of a text that are looked at, the first ones
 

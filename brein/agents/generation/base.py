@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from brein.agents.texts import check_question, readable
 from brein.errors import DataError
 from brein.records import Hit
+from brein.texts import check_question, readable
 
 NO_ANSWER = "The documents given do not answer this."
 MAX_EVIDENCE = 50  # documents read, the first ones
