@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
@@ -22,8 +23,18 @@ from brein.embedding.batcher import Batcher
 from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
-from brein.records import Document, FloatArray, Hit
+from brein.records import (
+    Analysis,
+    Complexity,
+    Document,
+    FloatArray,
+    Hit,
+    Retrieval,
+    Stage,
+    Strategy,
+)
 from brein.storage import Where
+from brein.texts import check_question
 from brein.upkeep import KeptIndex
 
 
@@ -107,15 +118,27 @@ class Engine:
         `k` hits come back where there are fewer documents, or an approximate index reached fewer.
 
         Raises:
-            DataError: k is below 1, the text is empty, the filter malformed, or the vector's shape wrong.
+            DataError: k is below 1, the filter malformed, the text empty or too long, or the vector's shape
+                wrong.
+        """
+        if not isinstance(query, np.ndarray):
+            return list(self.retrieve(query, k, where).hits)
+        self._check_open()
+        _check_k(k)
+        return self._nearest(query, k, where)
+
+    def retrieve(
+        self, query: str, k: int = 10, where: Where | None = None, strategy: Strategy | None = None
+    ) -> Retrieval:
+        """Find the `k` documents nearest to a text, best first, and say how: in a single stage for now.
+
+        Raises:
+            DataError: k is below 1, the filter malformed, or the query no text, empty or too long.
         """
         self._check_open()
-        if not isinstance(k, int) or k < 1:
-            raise DataError(f"k = {k!r}: must be an integer of at least 1")
-        if not isinstance(query, str):
-            return self._nearest(query, k, where)
-        if not query.strip():
-            raise DataError("the query is empty; give it a text")
+        _check_k(k)
+        query = check_question(query)
+        begun = time.perf_counter()
 
         def compute() -> bytes:
             hits = self._nearest(self._embed_query(query), k, where)
@@ -124,7 +147,10 @@ class Engine:
 
         # Whatever changes a result changes what is looked up, so none is found after it in any level.
         key = json.dumps([self._state, k, storage.canonical(where), query])
-        return codec.decode_hits(self._caches.search.get_or_compute(key, compute)[0])
+        hits = codec.decode_hits(self._caches.search.get_or_compute(key, compute)[0])
+        stage = Stage("vectors", time.perf_counter() - begun, len(hits), len(hits))
+        analysis = Analysis(query, query, Complexity(0.5, 0.5, 0.5, 0.5), "two_stage")
+        return Retrieval(tuple(hits), analysis, strategy or "single_stage", (stage,))
 
     def get(self, id_: str) -> Document | None:
         """The document with this id, or None."""
@@ -291,6 +317,11 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the engine is closed; open it again")
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise DataError(f"k = {k!r}: must be an integer of at least 1")
 
 
 def _check_documents(documents: Sequence[Document], vectors: FloatArray | None) -> None:
