@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
@@ -16,6 +18,14 @@ from typing import Any, Self
 import numpy as np
 
 from brein import embedding, storage
+from brein.agents import (
+    Amygdala,
+    Coordinator,
+    PrefrontalCortex,
+    Response,
+    generation,
+    open_coordinator,
+)
 from brein.cache import CacheStats, codec, open_caches
 from brein.config import EngineConfig
 from brein.embedding import Embedder
@@ -25,8 +35,10 @@ from brein.index import IndexConfig
 from brein.memory import MemoryBudget
 from brein.records import (
     Analysis,
+    Answer,
     Complexity,
     Document,
+    Emotion,
     FloatArray,
     Hit,
     Retrieval,
@@ -90,9 +102,9 @@ class Engine:
             StorageError: they cannot be written.
         """
         self._check_open()
+        _check_documents(documents, vectors)
         if not documents:
             return
-        _check_documents(documents, vectors)
         self._make_room(documents, None if vectors is None else vectors.shape[-1])
         if vectors is None:
             vectors = self._model.embed([document.text for document in documents])
@@ -151,6 +163,39 @@ class Engine:
         stage = Stage("vectors", time.perf_counter() - begun, len(hits), len(hits))
         analysis = Analysis(query, query, Complexity(0.5, 0.5, 0.5, 0.5), "two_stage")
         return Retrieval(tuple(hits), analysis, strategy or "single_stage", (stage,))
+
+    def ask(self, question: str, k: int = 10, where: Where | None = None) -> Response[Emotion, Answer]:
+        """Answer a question from the `k` documents that answer it best and fulfil `where`.
+
+        One question at a time, on an event loop of its own: use `coordinator` for many at once, and where an
+        event loop runs already.
+
+        Raises:
+            DataError: the question is no text, blank or too long, k is below 1, or the filter malformed.
+            AgentTimeoutError: memory or reasoning had no answer in time.
+            ConfigError: the environment variable of an API key is not set.
+            ModelError: a model is missing or cannot be loaded.
+            GenerationError: the language model cannot be reached, refuses, is too slow or answers nonsense.
+        """
+
+        async def answer() -> Response[Emotion, Answer]:
+            async with self.coordinator() as coordinator:
+                return await coordinator.ask(question, k, where)
+
+        return asyncio.run(answer())
+
+    def coordinator(self) -> Coordinator[Emotion, Answer]:
+        """The agents of this engine, as `config.agents` limits them, for the running event loop.
+
+        The caller closes it, before the engine. It loads the embedding model, which takes seconds: `warm_up`
+        does so beforehand, in another thread say.
+
+        Raises:
+            ConfigError: the environment variable of an API key is not set.
+            ModelError: a model is missing or cannot be loaded.
+        """
+        self._check_open()
+        return open_coordinator(self, self._amygdala, self._prefrontal_cortex, self.config.agents)
 
     def get(self, id_: str) -> Document | None:
         """The document with this id, or None."""
@@ -239,6 +284,15 @@ class Engine:
                 config = self.config.embedding
                 self._embedder = Batcher(embedding.create(config), config.shared_batch)
             return self._embedder
+
+    @cached_property
+    def _amygdala(self) -> Amygdala:
+        return Amygdala(self._model)
+
+    @cached_property
+    def _prefrontal_cortex(self) -> PrefrontalCortex:
+        config = self.config.generation
+        return PrefrontalCortex(generation.create(config, self._model), config.max_tokens)
 
     def _embed_query(self, query: str) -> FloatArray:
         def compute() -> bytes:
