@@ -150,5 +150,6 @@ def test_the_real_model_reads_the_beginning_of_long_documents_and_questions():
     with opened(embedding={"kind": "transformer"}) as engine:
         engine.ingest([Document(name, text) for name, text in ODD_TEXTS.items()])
         assert len(engine) == len(ODD_TEXTS) + 1
+        assert engine.search("What is a violin?", 1)[0].id == "violin"
         for question in ODD_QUESTIONS.values():
-            assert engine.ask(question).retrieval.hits[0].id == "violin"
+            assert "violin" in {hit.id for hit in engine.ask(question, k=2).retrieval.hits}
