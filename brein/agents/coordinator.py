@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
 from brein.agents.agent import Agent
-from brein.agents.base import Call, Times
+from brein.agents.base import AgentStats, Call, Times
 from brein.agents.hippocampus import Hippocampus, Search
 from brein.errors import BreinError, ClosedError
 from brein.records import Hit
@@ -155,6 +155,14 @@ class Coordinator(Generic[Emotion, Reasoned]):
         felt = None if feeling is None else feeling.times
         trace = Trace(received, self._clock(), memory.times, felt, reasoning.times)
         return Response(answer, hits, emotion, degraded, trace)
+
+    def stats(self) -> dict[str, AgentStats]:
+        """The counts of each agent so far, by its name."""
+        return {
+            "hippocampus": self._hippocampus.stats(),
+            "amygdala": self._amygdala.stats(),
+            "prefrontal_cortex": self._prefrontal_cortex.stats(),
+        }
 
     def _begun(self) -> asyncio.Future[None]:
         """A future for `close` to wait for, of the end of a question."""

@@ -139,11 +139,6 @@ class Agents:
 
         return Agent(name, self.config, OnLoop(work), self.clock)
 
-    def all(self):
-        return {
-            agent.name: agent.stats() for agent in (self.hippocampus, self.amygdala, self.prefrontal_cortex)
-        }
-
 
 def test_memory_and_emotion_work_side_by_side_and_reasoning_over_what_they_found(in_virtual_time):
     async def scenario():
@@ -161,6 +156,18 @@ def test_memory_and_emotion_work_side_by_side_and_reasoning_over_what_they_found
         assert response.trace.coordination_overhead == 0
         assert {name: each.service_time for name, each in response.trace.agents.items()} == {
             "hippocampus": 10, "amygdala": 5, "prefrontal_cortex": 20
+        }  # fmt: skip
+
+    in_virtual_time(scenario)
+
+
+def test_the_counts_are_each_agents_own(in_virtual_time):
+    async def scenario():
+        agents = Agents(amygdala=DataError("no mood"))
+        await agents.coordinator.ask("why?")
+        stats = agents.coordinator.stats()
+        assert {name: (each.served, each.failed, each.busy) for name, each in stats.items()} == {
+            "hippocampus": (1, 0, 10), "amygdala": (0, 1, 5), "prefrontal_cortex": (1, 0, 20)
         }  # fmt: skip
 
     in_virtual_time(scenario)
@@ -228,7 +235,7 @@ def test_an_error_of_memory_or_reasoning_goes_up_and_nothing_goes_on(in_virtual_
         with pytest.raises(error):
             await agents.coordinator.ask("why?")
         await asyncio.sleep(1)
-        assert all(stats.running == stats.waiting == 0 for stats in agents.all().values())
+        assert all(stats.running == stats.waiting == 0 for stats in agents.coordinator.stats().values())
 
     in_virtual_time(scenario)
 
@@ -243,7 +250,7 @@ def test_a_full_agent_refuses_the_question(in_virtual_time, name):
             await agents.coordinator.ask("why?")
         await asyncio.gather(*others)
         await asyncio.sleep(1)
-        assert all(stats.running == stats.waiting == 0 for stats in agents.all().values())
+        assert all(stats.running == stats.waiting == 0 for stats in agents.coordinator.stats().values())
 
     in_virtual_time(scenario)
 
@@ -276,9 +283,9 @@ def test_cancelling_a_question_frees_what_works_on_it(in_virtual_time, after, ca
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert {name: stats.cancelled for name, stats in agents.all().items()} == cancelled
+        assert {name: stats.cancelled for name, stats in agents.coordinator.stats().items()} == cancelled
         await asyncio.sleep(1)
-        assert all(stats.running == stats.abandoned == 0 for stats in agents.all().values())
+        assert all(stats.running == stats.abandoned == 0 for stats in agents.coordinator.stats().values())
         assert (await agents.coordinator.ask("again")).trace.wall == 30
         await agents.coordinator.close()
 
