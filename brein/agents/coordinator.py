@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Generic, Self, TypeVar, cast
 
 from brein.agents.agent import Agent
 from brein.agents.base import AgentStats, Call, Times
@@ -174,9 +174,12 @@ class Coordinator(Generic[Emotion, Reasoned]):
         return Response(answer, retrieval, emotion, degraded, trace)
 
     def stats(self) -> dict[str, AgentStats]:
-        """Counts of each agent, by its name. A question that no agent has seen is in none of them."""
-        agents: tuple[Agent[Any, Any], ...] = (self._hippocampus, self._amygdala, self._prefrontal_cortex)
-        return {agent.name: agent.stats() for agent in agents}
+        """The counts of each agent so far, by its name. A question that none has seen is in none of them."""
+        return {
+            "hippocampus": self._hippocampus.stats(),
+            "amygdala": self._amygdala.stats(),
+            "prefrontal_cortex": self._prefrontal_cortex.stats(),
+        }
 
     def _check_room(self) -> None:
         if self._closed:

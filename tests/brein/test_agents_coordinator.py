@@ -174,6 +174,18 @@ def test_memory_and_emotion_work_side_by_side_and_reasoning_over_what_they_found
     in_virtual_time(scenario)
 
 
+def test_the_counts_are_each_agents_own(in_virtual_time):
+    async def scenario():
+        agents = Agents(amygdala=DataError("no mood"))
+        await agents.coordinator.ask("why?")
+        stats = agents.coordinator.stats()
+        assert {name: (each.served, each.failed, each.busy) for name, each in stats.items()} == {
+            "hippocampus": (1, 0, 10), "amygdala": (0, 1, 5), "prefrontal_cortex": (1, 0, 20)
+        }  # fmt: skip
+
+    in_virtual_time(scenario)
+
+
 def test_waiting_for_other_questions_is_no_overhead(in_virtual_time):
     async def scenario():
         coordinator = Agents().coordinator
