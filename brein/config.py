@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from brein.agents import AgentsConfig
+from brein.agents import AgentsConfig, GenerationConfig
 from brein.cache import CacheConfig
 from brein.embedding import EmbeddingConfig
 from brein.embedding.transformer import TransformerConfig
@@ -31,6 +31,7 @@ class EngineConfig(Settings):
     storage: StorageConfig = Field(default_factory=StorageConfig)
     retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig)
     agents: AgentsConfig = Field(default_factory=AgentsConfig)
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
     memory_limit: int | None = Field(
         None, ge=1, description="bytes of anonymous memory the process may hold; null: as many as there are"
     )

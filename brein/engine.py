@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
@@ -15,7 +17,14 @@ from typing import Any, Self
 import numpy as np
 
 from brein import embedding, storage
-from brein.agents.texts import check_question
+from brein.agents import (
+    Amygdala,
+    Coordinator,
+    PrefrontalCortex,
+    Response,
+    generation,
+    open_coordinator,
+)
 from brein.cache import CacheStats, codec, open_caches
 from brein.cache.tiered import MISS
 from brein.config import EngineConfig
@@ -25,11 +34,12 @@ from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, 
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
 from brein.reader import Reader
-from brein.records import Analysis, Document, FloatArray, Hit, Retrieval, Strategy
+from brein.records import Analysis, Answer, Document, Emotion, FloatArray, Hit, Retrieval, Strategy
 from brein.retrieval import rerank
 from brein.retrieval.latency import LatencyModel
 from brein.retrieval.pipeline import Embedded, Pipeline, RetrievalConfig
 from brein.storage import Where
+from brein.texts import check_question
 from brein.upkeep import KeptIndex, KeptMesh
 
 
@@ -95,9 +105,9 @@ class Engine:
             StorageError: they cannot be written.
         """
         self._check_open()
+        _check_documents(documents, vectors)
         if not documents:
             return
-        _check_documents(documents, vectors)
         self._make_room(documents, None if vectors is None else vectors.shape[-1])
         if vectors is None:
             vectors = self._model.embed([document.text for document in documents])
@@ -156,6 +166,7 @@ class Engine:
         def compute() -> bytes:
             found = self._pipeline.retrieve(text, k, where, strategy)
             self._budget.watch()
+            self.strengthen([hit.id for hit in found.hits[: self.config.retrieval.mesh.co_retrieved]])
             if found.degraded is not None:
                 raise _NotKeptError(found)
             return codec.encode_retrieval(found)
@@ -173,10 +184,44 @@ class Engine:
         return self._pipeline.analyse(check_question(query))
 
     def strengthen(self, ids: Sequence[str]) -> None:
-        """Tell the mesh that documents were of use together; without a mesh this does nothing."""
+        """Tell the mesh that documents were of use together, as it learns itself of the best hits of a text;
+        without a mesh this does nothing."""
         with self._reading():
             if self._mesh is not None:
                 self._mesh.strengthen(ids)
+
+    def ask(self, question: str, k: int = 10, where: Where | None = None) -> Response[Emotion, Answer]:
+        """Answer a question from the `k` documents that answer it best and fulfil `where`.
+
+        One question at a time, on an event loop of its own: use `coordinator` for many at once, and where an
+        event loop runs already.
+
+        Raises:
+            DataError: the question is no text, blank or too long, k is below 1, or the filter malformed.
+            AgentTimeoutError: memory or reasoning had no answer in time.
+            ConfigError: the environment variable of an API key is not set.
+            ModelError: a model is missing or cannot be loaded.
+            GenerationError: the language model cannot be reached, refuses, is too slow or answers nonsense.
+        """
+
+        async def answer() -> Response[Emotion, Answer]:
+            async with self.coordinator() as coordinator:
+                return await coordinator.ask(question, k, where)
+
+        return asyncio.run(answer())
+
+    def coordinator(self) -> Coordinator[Emotion, Answer]:
+        """The agents of this engine, as `config.agents` limits them, for the running event loop.
+
+        The caller closes it, before the engine. It loads the embedding model, which takes seconds: `warm_up`
+        does so beforehand, in another thread say.
+
+        Raises:
+            ConfigError: the environment variable of an API key is not set.
+            ModelError: a model is missing or cannot be loaded.
+        """
+        self._check_open()
+        return open_coordinator(self, self._amygdala, self._prefrontal_cortex, self.config.agents)
 
     def get(self, id_: str) -> Document | None:
         """The document with this id, or None."""
@@ -273,6 +318,15 @@ class Engine:
                 self._embedder = Batcher(embedding.create(config), config.shared_batch)
             return self._embedder
 
+    @cached_property
+    def _amygdala(self) -> Amygdala:
+        return Amygdala(_CachedEmbedder(self._model, self._embed_query))
+
+    @cached_property
+    def _prefrontal_cortex(self) -> PrefrontalCortex:
+        config = self.config.generation
+        return PrefrontalCortex(generation.create(config, self._model), config.max_tokens)
+
     def _embed_query(self, query: str) -> Embedded:
         def compute() -> bytes:
             return codec.encode_vector(self._model.embed([query])[0])
@@ -356,6 +410,26 @@ class Engine:
             raise ClosedError("the engine is closed; open it again")
 
 
+class _CachedEmbedder(Embedder):
+    """The engine's model behind its embedding cache: what is asked of several agents is embedded once."""
+
+    def __init__(self, embedder: Embedder, embed_query: Callable[[str], Embedded]) -> None:
+        self._embedder = embedder
+        self._embed_query = embed_query
+
+    @property
+    def dimension(self) -> int:
+        return self._embedder.dimension
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        if len(texts) != 1:
+            return self._embedder.embed(texts)
+        return self._embed_query(texts[0]).vector[None, :]
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        return self._embedder.embed_tokens(texts)
+
+
 class _NotKeptError(Exception):
     """Carries a retrieval past the cache that computed it."""
 
@@ -364,7 +438,7 @@ class _NotKeptError(Exception):
 
 
 def _check_k(k: int) -> None:
-    if not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise DataError(f"k = {k!r}: must be an integer of at least 1")
 
 

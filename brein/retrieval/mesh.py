@@ -32,6 +32,9 @@ class MeshConfig(Settings):
     enabled: bool = Field(False, description="associate documents, and follow the associations in a search")
     neighbours: int = Field(8, ge=1, le=64, description="most similar documents a new one is linked to")
     max_degree: int = Field(16, ge=1, le=256, description="edges of one kind a document may have")
+    co_retrieved: int = Field(
+        3, ge=0, le=10, description="best hits of a text that count as used together; 0: none"
+    )
     half_life: float = Field(2_592_000.0, gt=0, description="seconds in which what use taught fades to half")
     seeds: int = Field(20, ge=1, le=1_000, description="best documents from which a traversal begins")
     budget: float = Field(0.5, gt=0, le=60, description="seconds; where it takes longer, it is left out")
