@@ -16,6 +16,7 @@ from brein.config import EngineConfig
 from brein.embedding import EmbeddingConfig
 from brein.errors import ConfigError
 from brein.index import IndexConfig, Metric
+from brein.retrieval.pipeline import RetrievalConfig
 from brein.settings import Settings
 from brein.storage import StorageConfig
 
@@ -223,7 +224,7 @@ class MemoryConfig(Settings):
         return self
 
 
-QueryPart = Literal["cold", "popular", "filtered", "ablation", "batching"]
+QueryPart = Literal["cold", "popular", "filtered", "ablation"]
 
 
 class QueryConfig(Settings):
@@ -420,6 +421,7 @@ class ExperimentConfig(Settings):
     index: IndexConfig
     cache: CacheConfig
     storage: StorageConfig
+    retrieval: RetrievalConfig
     agents: AgentsConfig
     generation: GenerationConfig
     memory_limit: int | None = Field(ge=1, description="bytes of memory the engine may hold; null: no limit")
@@ -453,6 +455,7 @@ class ExperimentConfig(Settings):
             index=self.index,
             cache=self.cache,
             storage=self.storage,
+            retrieval=self.retrieval,
             agents=self.agents,
             generation=self.generation,
             memory_limit=self.memory_limit,

@@ -11,6 +11,7 @@ Metrics are derived from raw samples, never measured. A sample is one row of `sa
     query                  the query's id, where there is one
     cache_hit              whether a search was answered from the search cache, else null
     recall_at_…, ndcg_at_10, mrr_at_10    quality of one search, computed after the timed region, else null
+    ndcg_difference                       nDCG@10 less that of what it is compared with, else null
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ COLUMNS = {
     "recall_at_100": "Float64",
     "ndcg_at_10": "Float64",
     "mrr_at_10": "Float64",
+    "ndcg_difference": "Float64",
 }
 
 Direction = Literal["lower", "higher"]
@@ -118,6 +120,14 @@ def _rate(rows: pd.DataFrame) -> float:
 def _cost(rows: pd.DataFrame) -> float | None:
     known = rows["reference"].dropna()
     return float(rows["value"].mean() / known.mean()) if len(known) else None
+
+
+def _relative_error(rows: pd.DataFrame) -> float | None:
+    """Mean of |expected − measured| ÷ measured, of what was expected."""
+    known = rows[rows["reference"].notna()]
+    return (
+        float(((known["reference"] - known["value"]).abs() / known["value"]).mean()) if len(known) else None
+    )
 
 
 def _hit_rate(rows: pd.DataFrame) -> float | None:
@@ -214,6 +224,24 @@ _QUERY = (
     _quality("query.ndcg_at_10", "nDCG@10", "query.search", "ndcg_at_10"),
     _quality("query.mrr_at_10", "MRR@10", "query.search", "mrr_at_10"),
     _quality("query.recall_at_10", "Recall@10 against judgements", "query.search", "recall_at_10"),
+    *_latency("query.stage.latency", "Latency of a stage", "query.stage", 50, 95),
+    Metric("query.degraded", "Degraded answers", "", "lower", "query.degraded", _mean, "share"),
+    _share("query.strategy", "Queries by strategy"),
+    Metric(
+        "query.prediction.error",
+        "Error of the predicted latency, mean absolute, relative",
+        "",
+        "lower",
+        "query.prediction",
+        _relative_error,
+    ),
+    _quality(
+        "query.ablation.ndcg_difference",
+        "nDCG@10 over the whole pipeline's",
+        "query.ablation",
+        "ndcg_difference",
+    ),
+    Metric("query.ablation.cost", "Latency over the whole pipeline's", "", "lower", "query.ablation", _cost),
     _quality(
         "query.filtered.recall_at_10",
         "Filtered recall@10 against exact search",

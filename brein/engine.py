@@ -37,6 +37,7 @@ from brein.reader import Reader
 from brein.records import Analysis, Answer, Document, Emotion, FloatArray, Hit, Retrieval, Strategy
 from brein.retrieval import rerank
 from brein.retrieval.latency import LatencyModel
+from brein.retrieval.mesh import MeshConfig
 from brein.retrieval.pipeline import Embedded, Pipeline, RetrievalConfig
 from brein.storage import Where
 from brein.texts import check_question
@@ -256,12 +257,12 @@ class Engine:
         without rebuilding anything.
 
         Raises:
-            ConfigError: `config` differs from the index's in a build parameter, or in the mesh.
+            ConfigError: `config` differs from the index's in a build parameter, or in the mesh's settings;
+                but a mesh can be switched off, and on again.
         """
         with self._reading():
             if isinstance(config, RetrievalConfig):
-                if config.mesh != self.config.retrieval.mesh:
-                    raise ConfigError("retrieval.mesh cannot change while the engine is open; open it anew")
+                self._check_mesh(config.mesh)
                 self.config = self.config.model_copy(update={"retrieval": config})
                 self._pipeline = self._make_pipeline()
             else:
@@ -340,9 +341,15 @@ class Engine:
             config,
             self._reader,
             None if config.reranker is None else rerank.create(config.reranker, lambda: self._model),
-            None if self._mesh is None else self._mesh.mesh,
+            self._mesh.mesh if self._mesh is not None and config.mesh.enabled else None,
             latency=self._latency,
         )
+
+    def _check_mesh(self, config: MeshConfig) -> None:
+        now = self.config.retrieval.mesh
+        same = config == now.model_copy(update={"enabled": config.enabled})
+        if not same or (config.enabled and self._mesh is None):
+            raise ConfigError(f"retrieval.mesh = {config}: the open engine has {now}; open it anew")
 
     def _changed(self) -> None:
         """Name the state that results belong to from now on."""

@@ -17,7 +17,7 @@ from brein.storage import Where
 
 # Of the performance guide: below the first one stage is enough, below the second two are.
 _TWO_STAGES, _MANY_STAGES = 0.3, 0.7
-_LONG = 24  # words of a query that counts as longest
+_LONG = 16  # words of a query that counts as longest
 _CLAUSES = 4  # marks of a clause in a query that counts as most nested
 _AMBIGUOUS = 10  # first candidates by whose scores ambiguity is judged
 _LOOKED_UP = 200  # words of the best matches whose frequency is looked up
@@ -104,7 +104,7 @@ class QueryOptimizer:
     ) -> Analysis:
         """Analyse a query of which the documents that match its words are known.
 
-        Complexity is the mean of four parts. Length: words, 24 and more being 1. Rarity: the mean over the
+        Complexity is the mean of four parts. Length: words, 16 and more being 1. Rarity: the mean over the
         words of 1 − log(n + 1) / log(N + 1), where n of N documents have the word. Clauses: commas,
         conjunctions and the like, four and more being 1. Ambiguity: the mean score of the second to the tenth
         match over that of the first, since scores that fall fast say that one document stands out.

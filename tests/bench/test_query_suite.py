@@ -6,7 +6,7 @@ from children import result_of
 
 from bench.config import UniformPopularity
 from bench.metrics import derive
-from bench.suites import query
+from bench.suites.query import ingested, passes
 from bench.trial import frame
 from bench.workload import prose
 from bench.workload.popularity import Stream
@@ -20,7 +20,7 @@ SHARES = [0.02, 0.5]
 
 
 def searched(tmp_path, index):
-    config = EngineConfig(embedding=HashingConfig(), index=index)
+    config = EngineConfig(embedding=HashingConfig(), index=index, retrieval=VECTORS_ALONE)
     texts = prose.texts(DOCUMENTS + QUERIES - 1, 30, seed=1)
     asked = [*texts[DOCUMENTS:], texts[-1]]  # two queries have one text
     folders = {name: tmp_path / name for name in ("engine", "vectors")}
@@ -30,7 +30,7 @@ def searched(tmp_path, index):
     np.save(folders["vectors"] / "vectors.npy", embedder.embed(texts[:DOCUMENTS]))
     np.save(folders["vectors"] / "queries.npy", embedder.embed(asked))
     ids = [f"d{n}" for n in range(DOCUMENTS)]
-    query.ingest(
+    ingested.ingest(
         {
             "engine": config.model_dump_json(),
             "documents": list(zip(ids, texts, strict=False)),
@@ -40,7 +40,7 @@ def searched(tmp_path, index):
     )
     popular = UniformPopularity(repetition=0.5, window=3)
     stream = Stream(popularity=popular, queries=QUERIES, requests=REQUESTS)
-    trial = query.search(
+    trial = passes.run(
         {
             "engine": config.model_dump_json(),
             "folder": str(folders["engine"]),
@@ -49,7 +49,7 @@ def searched(tmp_path, index):
             "queries": [[f"q{n}", text] for n, text in enumerate(asked)],
             "judgements": {f"q{n}": {"d0": 1} if n < 5 else {} for n in range(QUERIES)},
             "stream": stream.model_dump_json(),
-            "settings": {"k": 10, "filter_shares": SHARES, "filtered_queries": 20},
+            "settings": {"parts": ["cold", "popular", "filtered"], "k": 10, "filter_shares": SHARES, "filtered_queries": 20},
             "scratch": str(tmp_path),
             "seed": 4,
         }
@@ -115,6 +115,6 @@ def test_filtered_recall_is_of_what_was_found(tmp_path):
 
 
 def test_so_many_documents_as_the_share_says_are_allowed():
-    numbers = query._numbers(1000)
+    numbers = ingested.numbers(1000)
     assert sorted(numbers) == list(range(1000))
     assert not np.array_equal(numbers, np.arange(1000))

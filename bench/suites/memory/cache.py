@@ -21,8 +21,9 @@ from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload import popularity, prose
 from bench.workload.dataset import IntArray
 from bench.workload.popularity import Stream
-from brein import EngineConfig, Hit
+from brein import EngineConfig, Hit, Retrieval
 from brein.cache import CacheConfig, TieredCache, codec, open_caches
+from brein.records import Analysis, Complexity, Stage
 
 METRICS: tuple[str, ...] = ("memory.cache",)
 _HITS, _WORDS = 10, 30  # of a value: ten hits with a text of 200 characters each
@@ -140,8 +141,13 @@ def _ask(
 
 def _values(count: int, seed: int) -> list[bytes]:
     """Search results in the form the engine caches them."""
-    found = iter(prose.texts(count * _HITS, _WORDS, seed))
-    return [
-        codec.encode_hits([Hit(f"document {n}", 1 / (n + 1), next(found)) for n in range(_HITS)])
-        for _ in range(count)
-    ]
+    texts = iter(prose.texts(count * (_HITS + 1), _WORDS, seed))
+    return [codec.encode_retrieval(_retrieval(texts)) for _ in range(count)]
+
+
+def _retrieval(texts: Iterator[str]) -> Retrieval:
+    query = next(texts)
+    hits = tuple(Hit(f"document {n}", 1 / (n + 1), next(texts)) for n in range(_HITS))
+    analysis = Analysis(query, query, Complexity(0.5, 0.5, 0.5, 0.5), "two_stage", 0.01)
+    stages = tuple(Stage(name, 0.001, 100, 100) for name in ("lexical", "vectors", "fusion", "rerank"))
+    return Retrieval(hits, analysis, "two_stage", stages)

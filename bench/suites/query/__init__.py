@@ -5,15 +5,16 @@
 | cold | every query once while no cache knows it: stage by stage, and where quality is judged |
 | popular | a stream of requests for them, as `popularity` describes it, from empty caches |
 | filtered | vectors in, among stated shares of the documents, chosen by a condition on their metadata |
+| ablation | the pipeline with one stage changed at a time, query by query |
 
-`suite.query.parts` says which of them run, in one process, one after another.
+`suite.query.parts` says which of them run; the first three in one process, one after another.
 """
 
 from __future__ import annotations
 
 from bench.artifacts import Artifact
 from bench.suites.base import Experiment
-from bench.suites.query import ingested, passes
+from bench.suites.query import ablation, ingested, passes
 from bench.trial import Work
 from bench.workload import embeddings
 
@@ -45,4 +46,6 @@ def plan(experiment: Experiment) -> list[Work]:
     """Make what the trials need, and say what they are, or that a GPU is missing."""
     if experiment.lacks_gpu():
         return [Work(skipped={"query": "needs a GPU"})]
-    return [passes.plan(experiment)]
+    wanted = "ablation" in experiment.config.suite.query.parts
+    left_out = Work(skipped={"query.ablation": "suite.query.parts leaves ablation out"})
+    return [passes.plan(experiment), ablation.plan(experiment) if wanted else left_out]
