@@ -38,7 +38,7 @@ class MeshConfig(Settings):
     half_life: float = Field(2_592_000.0, gt=0, description="seconds in which what use taught fades to half")
     seeds: int = Field(20, ge=1, le=1_000, description="best documents from which a traversal begins")
     budget: float = Field(0.5, gt=0, le=60, description="seconds; where it takes longer, it is left out")
-    spread: float = Field(0.2, gt=0, lt=1, description="share of its activation that a full link passes on")
+    spread: float = Field(0.5, gt=0, lt=1, description="share of its activation that a full link passes on")
     hops: int = Field(2, ge=1, le=4, description="links from a seed to the furthest document")
     max_nodes: int = Field(1_000, ge=1, le=100_000, description="documents a step of it may activate")
 

@@ -14,7 +14,9 @@ from brein import Engine, EngineConfig, embedding
 from brein.embedding.hashing import HashingConfig
 from brein.index.flat import FlatConfig
 from brein.index.ivf import IVFFlatConfig
+from brein.retrieval.pipeline import LexicalConfig, RetrievalConfig
 
+VECTORS_ALONE = RetrievalConfig(lexical=LexicalConfig(enabled=False), reranker=None)
 DOCUMENTS, QUERIES, REQUESTS = 300, 30, 80
 SHARES = [0.02, 0.5]
 
@@ -49,7 +51,12 @@ def searched(tmp_path, index):
             "queries": [[f"q{n}", text] for n, text in enumerate(asked)],
             "judgements": {f"q{n}": {"d0": 1} if n < 5 else {} for n in range(QUERIES)},
             "stream": stream.model_dump_json(),
-            "settings": {"parts": ["cold", "popular", "filtered"], "k": 10, "filter_shares": SHARES, "filtered_queries": 20},
+            "settings": {
+                "parts": ["cold", "popular", "filtered"],
+                "k": 10,
+                "filter_shares": SHARES,
+                "filtered_queries": 20,
+            },
             "scratch": str(tmp_path),
             "seed": 4,
         }

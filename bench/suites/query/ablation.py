@@ -1,4 +1,4 @@
-"""Part `ablation`: the pipeline with one thing changed at a time, each query asked of every variant in turn."""
+"""Part `ablation`: the pipeline with one thing changed at a time, query by query."""
 
 from __future__ import annotations
 
