@@ -224,7 +224,7 @@ class MemoryConfig(Settings):
         return self
 
 
-QueryPart = Literal["cold", "popular", "filtered", "ablation"]
+QueryPart = Literal["cold", "popular", "filtered", "ablation", "batching"]
 
 
 class QueryConfig(Settings):
@@ -235,6 +235,10 @@ class QueryConfig(Settings):
     requests: int = Field(ge=1, description="requests of the stream that `popularity` describes")
     filter_shares: tuple[Share, ...] = Field(description="shares of documents that filtered queries allow")
     filtered_queries: int = Field(ge=1, description="queries asked for each of these shares, at most")
+    batching_clients: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
+        min_length=1, description="clients that embed queries at once"
+    )
+    batching_queries: int = Field(ge=1, description="queries embedded by each number of them, four times")
 
 
 LabPart = Literal["known_answers", "aa", "cost"]

@@ -241,6 +241,11 @@ _QUERY = (
         "query.ablation",
         "ndcg_difference",
     ),
+    _per_second("query.batching.rate", "Queries embedded by several clients", "queries", "query.batching"),
+    *_latency("query.batching.latency", "Latency of an embedding", "query.batching.wait", 95),
+    Metric(
+        "query.batching.gain", "Rate in shared calls over alone", "", "higher", "query.batching.gain", _cost
+    ),
     Metric("query.ablation.cost", "Latency over the whole pipeline's", "", "lower", "query.ablation", _cost),
     _quality(
         "query.filtered.recall_at_10",

@@ -6,7 +6,7 @@ from children import result_of
 
 from bench.config import UniformPopularity
 from bench.metrics import derive
-from bench.suites.query import ingested, passes
+from bench.suites.query import batching, ingested, passes
 from bench.trial import frame
 from bench.workload import prose
 from bench.workload.popularity import Stream
@@ -125,3 +125,26 @@ def test_so_many_documents_as_the_share_says_are_allowed():
     numbers = ingested.numbers(1000)
     assert sorted(numbers) == list(range(1000))
     assert not np.array_equal(numbers, np.arange(1000))
+
+
+def test_every_query_is_embedded_by_every_number_of_clients_both_ways():
+    trial = batching.run(
+        {
+            "engine": EngineConfig(embedding=HashingConfig()).model_dump_json(),
+            "texts": prose.texts(20, 10, seed=1),
+            "clients": [1, 3],
+            "queries": 60,
+            "seed": 4,
+        }
+    )
+    samples = frame([{"suite": "query", "repeat": 0, **row} for row in result_of(trial)["rows"]])
+    found = {(m.name, *m.labels.values()): m for m in derive(samples)}
+    for clients in ("1", "3"):
+        rows = samples[samples["labels"].str.contains(f'"clients": "{clients}"')]
+        walls = rows[rows["series"] == "query.batching"]
+        assert walls["items"].tolist() == [60] * 8
+        assert (rows["series"] == "query.batching.wait").sum() == 2 * 4 * 60
+        alone, shared = (
+            walls[walls["labels"].str.contains(side)]["value"].sum() for side in ("alone", "shared")
+        )
+        assert found["query.batching.gain", clients].value == pytest.approx(alone / shared)

@@ -6,6 +6,7 @@
 | popular | a stream of requests for them, as `popularity` describes it, from empty caches |
 | filtered | vectors in, among stated shares of the documents, chosen by a condition on their metadata |
 | ablation | the pipeline with one stage changed at a time, query by query |
+| batching | queries embedded by several clients at once, in shared calls of the model and alone |
 
 `suite.query.parts` says which of them run; the first three in one process, one after another.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from bench.artifacts import Artifact
 from bench.suites.base import Experiment
-from bench.suites.query import ablation, ingested, passes
+from bench.suites.query import ablation, batching, ingested, passes
 from bench.trial import Work
 from bench.workload import embeddings
 
@@ -46,6 +47,13 @@ def plan(experiment: Experiment) -> list[Work]:
     """Make what the trials need, and say what they are, or that a GPU is missing."""
     if experiment.lacks_gpu():
         return [Work(skipped={"query": "needs a GPU"})]
-    wanted = "ablation" in experiment.config.suite.query.parts
-    left_out = Work(skipped={"query.ablation": "suite.query.parts leaves ablation out"})
-    return [passes.plan(experiment), ablation.plan(experiment) if wanted else left_out]
+    wanted = experiment.config.suite.query.parts
+    return [
+        passes.plan(experiment),
+        *(
+            part.plan(experiment)
+            if name in wanted
+            else Work(skipped={part.SERIES: f"suite.query.parts leaves {name} out"})
+            for name, part in (("ablation", ablation), ("batching", batching))
+        ),
+    ]

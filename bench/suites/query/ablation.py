@@ -17,7 +17,7 @@ from brein.retrieval.pipeline import RetrievalConfig
 
 WHOLE = "whole"
 _EXPANSION = 10  # words that a query is expanded by, where that is the change
-_SERIES = "query.ablation"
+SERIES = "query.ablation"
 
 
 def plan(experiment: Experiment) -> Work:
@@ -44,7 +44,7 @@ def plan(experiment: Experiment) -> Work:
     )
     return Work(
         [Plan("query", "ablation", "bench.suites.query.ablation:run", argument)],
-        conditions={_SERIES: condition},
+        conditions={SERIES: condition},
     )
 
 
@@ -113,7 +113,7 @@ def _ask(
 
 def _compared(by_query: Mapping[int, Mapping[str, Timed[Retrieval]]], queries: Any, name: str) -> Samples:
     """What a variant takes and finds over the whole pipeline, query by query."""
-    samples = Samples(_SERIES, change=name)
+    samples = Samples(SERIES, change=name)
     for row, timed in by_query.items():
         id_, _, relevant = queries[row]
         whole, changed = timed[WHOLE], timed[name]
