@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from hashlib import blake2b
@@ -26,10 +26,10 @@ from brein.agents import (
     open_coordinator,
 )
 from brein.cache import CacheStats, codec, open_caches
-from brein.cache.tiered import MISS
 from brein.config import EngineConfig
 from brein.embedding import Embedder
 from brein.embedding.batcher import Batcher
+from brein.encoder import QueryEmbedder
 from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
@@ -38,7 +38,7 @@ from brein.records import Analysis, Answer, Document, Emotion, FloatArray, Hit, 
 from brein.retrieval import rerank
 from brein.retrieval.latency import LatencyModel
 from brein.retrieval.mesh import MeshConfig
-from brein.retrieval.pipeline import Embedded, Pipeline, RetrievalConfig
+from brein.retrieval.pipeline import Pipeline, RetrievalConfig
 from brein.storage import Where
 from brein.texts import check_question
 from brein.upkeep import KeptIndex, KeptMesh
@@ -71,7 +71,8 @@ class Engine:
             folder = config.path and config.path / "index"
             self._index = KeptIndex(config.index, self._documents, folder, self._budget.make_room)
             self._index.open()
-            self._reader = Reader(self._reading, self._documents, self._index, self._embed_query)
+            self._queries = QueryEmbedder(lambda: self._model, self._caches.embedding, self._space)
+            self._reader = Reader(self._reading, self._documents, self._index, self._queries.embed_query)
             self._latency = LatencyModel()
             self._mesh: KeptMesh | None = None
             if config.retrieval.mesh.enabled:
@@ -321,26 +322,19 @@ class Engine:
 
     @cached_property
     def _amygdala(self) -> Amygdala:
-        return Amygdala(_CachedEmbedder(self._model, self._embed_query))
+        return Amygdala(self._queries)
 
     @cached_property
     def _prefrontal_cortex(self) -> PrefrontalCortex:
         config = self.config.generation
         return PrefrontalCortex(generation.create(config, self._model), config.max_tokens)
 
-    def _embed_query(self, query: str) -> Embedded:
-        def compute() -> bytes:
-            return codec.encode_vector(self._model.embed([query])[0])
-
-        data, level = self._caches.embedding.get_or_compute(json.dumps([self._space, query]), compute)
-        return Embedded(codec.decode_vector(data), computed=level == MISS)
-
     def _make_pipeline(self) -> Pipeline:
         config = self.config.retrieval
         return Pipeline(
             config,
             self._reader,
-            None if config.reranker is None else rerank.create(config.reranker, lambda: self._model),
+            None if config.reranker is None else rerank.create(config.reranker, self._queries),
             self._mesh.mesh if self._mesh is not None and config.mesh.enabled else None,
             latency=self._latency,
         )
@@ -415,26 +409,6 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the engine is closed; open it again")
-
-
-class _CachedEmbedder(Embedder):
-    """The engine's model behind its embedding cache: what is asked of several agents is embedded once."""
-
-    def __init__(self, embedder: Embedder, embed_query: Callable[[str], Embedded]) -> None:
-        self._embedder = embedder
-        self._embed_query = embed_query
-
-    @property
-    def dimension(self) -> int:
-        return self._embedder.dimension
-
-    def embed(self, texts: Sequence[str]) -> FloatArray:
-        if len(texts) != 1:
-            return self._embedder.embed(texts)
-        return self._embed_query(texts[0]).vector[None, :]
-
-    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
-        return self._embedder.embed_tokens(texts)
 
 
 class _NotKeptError(Exception):

@@ -80,7 +80,7 @@ class Interpolation(Reranker):
     Fusion Functions for Hybrid Retrieval", 2023. The weight was chosen on the training judgements of SciFact.
     """
 
-    def __init__(self, config: InterpolationConfig, embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, config: InterpolationConfig, embedder: Embedder) -> None:
         self._weight = config.lexical_weight
 
     def scores(self, candidates: Candidates) -> dict[str, float]:
@@ -106,13 +106,13 @@ class LateInteraction(Reranker):
     are embedded when they are asked for, which is what it costs.
     """
 
-    def __init__(self, config: LateInteractionConfig, embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, config: LateInteractionConfig, embedder: Embedder) -> None:
         self._embedder = embedder
 
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1] of those candidates that are still there."""
         texts = candidates.contents.texts(candidates.ids)
-        embedder = self._embedder()
+        embedder = self._embedder
         (query,) = embedder.embed_tokens([candidates.query])
         found: list[float] = []
         for some in _pieces(list(texts.values())):
@@ -132,7 +132,7 @@ class CrossEncoderConfig(RerankerConfig):
 class CrossEncoderReranker(Reranker):
     """A sentence-transformers `CrossEncoder` on the CPU, loaded when it is first asked."""
 
-    def __init__(self, config: CrossEncoderConfig, embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, config: CrossEncoderConfig, embedder: Embedder) -> None:
         self._name = config.model
         self._model: Any = None
 
@@ -182,8 +182,8 @@ AnyReranker = Annotated[
 ]
 
 
-def create(config: AnyReranker, embedder: Callable[[], Embedder]) -> Reranker:
-    """Make the reranker of `config`; `embedder` gives the embedding model."""
+def create(config: AnyReranker, embedder: Embedder) -> Reranker:
+    """Make the reranker of `config`. Models are loaded when they are first needed."""
     reranker: Reranker = RERANKERS[config.kind](config, embedder)
     return reranker
 

@@ -70,7 +70,7 @@ def test_finds_the_document_that_has_the_words(engine):
 
 
 def test_a_vector_finds_what_its_text_finds(engine):
-    vector = engine._embed_query(DOCUMENTS[8].text).vector
+    vector = engine._queries.embed_query(DOCUMENTS[8].text).vector
     engine.retune(VECTORS_ALONE)
     assert engine.search(vector, 100) == engine.search(DOCUMENTS[8].text, 100)
 
