@@ -196,8 +196,8 @@ def doubt(offered: Offered) -> str:
     answered = [one.ended - one.intended for one in offered.asked if one.response]
     if answered and np.median(late) > _LATE * np.median(answered):
         found.append(
-            f"generator-limited: questions were asked {1000 * np.median(late):.3g} ms late, over {_LATE:.0%} "
-            "of their latency, by the medians"
+            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, by the "
+            "medians"
         )
     if failed := [one.problem for one in offered.asked if one.outcome == "failed"]:
         found.append(f"{len(failed):,} questions failed, the first: {failed[0]}")
