@@ -260,6 +260,7 @@ _AGENTS = (
     *_latency("agents.queue_wait", "Wait for an agent's slot", "agents.queue_wait", 95),
     _per_second("agents.capacity", "Questions answered at most", "requests", "agents.capacity"),
     *_latency("agents.load.latency", "Latency under load", "agents.load", 50, 95),
+    _share("agents.load.within_objective", "Questions answered within the objective"),
     _per_second("agents.load.throughput", "Questions answered under load", "requests", "agents.load.answers"),
     _ended("agents.load.rejection_rate", "Questions rejected under load", "agents.load", "rejected"),
     _ended("agents.load.timeout_rate", "Questions timed out under load", "agents.load", "timed out"),

@@ -71,14 +71,15 @@ _TABLES = {
         "agents.load.latency.mean": "mean latency",
         "agents.load.latency.p50": "p50",
         "agents.load.latency.p95": "p95",
+        "agents.load.within_objective": "in the objective",
         "agents.load.throughput": "answered",
-        "agents.load.busiest": "busiest agent",
     },
-    "What became of the questions": {
+    "Agents under load, what became of the questions": {
         "agents.load.rejection_rate": "rejected",
         "agents.load.timeout_rate": "timed out",
         "agents.load.failure_rate": "failed",
         "agents.load.degraded_rate": "answers degraded",
+        "agents.load.busiest": "busiest agent",
     },
     "Each agent under load": {
         "agents.load.utilisation": "utilisation",

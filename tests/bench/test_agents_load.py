@@ -136,7 +136,8 @@ def test_a_question_asked_late_counts_from_when_it_was_to_be_asked(in_virtual_ti
             done = await generator.open_loop(ask, iter(QUESTIONS), [0.0, 1.0, 4.5], begin=0.0)
         assert [one.intended for one in done] == [0.0, 1.0, 4.5]
         assert [one.sent for one in done] == pytest.approx([0.0, 3.0, 6.0])
-        requests = samples(Offered(1.0, 10.0, done, 3, dict.fromkeys(coordinator.stats(), 0.5)))[0]
+        busy = dict.fromkeys(coordinator.stats(), 0.5)
+        requests = samples(Offered(1.0, 10.0, done, 3, busy), 5.0)[0]
         assert [row["value"] for row in requests.rows] == [one.ended - one.intended for one in done]
         assert requests.rows[1]["value"] >= 2.0 + 3.0 + 1.0, "late, asked, answered"
 
@@ -288,9 +289,10 @@ def values(series):
 
 
 def test_a_question_without_an_answer_keeps_no_objective():
-    assert offered(0.5, *[0.4] * 19, 0.4).keeps(0.45)
-    assert offered(0.5, *[0.4] * 19, None).keeps(0.45), "one in twenty is beyond p95"
-    assert not offered(0.5, *[0.4] * 18, None, None).keeps(0.45)
+    assert offered(0.5, 0.4, 0.45, 0.46, None).within(0.45) == 0.5
+    one, two = offered(0.5, *[0.4] * 19, None, cortex=0.6), offered(0.5, *[0.4] * 18, None, None, cortex=0.6)
+    assert values(sustained([one], 20.0, 0.45)) == pytest.approx([0.6, 10.0]), "one in twenty is beyond p95"
+    assert values(sustained([two], 20.0, 0.45)) == [0.0, 0.0]
 
 
 def test_a_late_generator_and_failed_questions_are_doubted():

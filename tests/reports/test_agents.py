@@ -32,9 +32,14 @@ REQUESTS = 300
 def loaded(record: RunRecord) -> RunRecord:
     random = np.random.default_rng(5)
     rows = [row for repeat in range(5) for row in _process(repeat, random)]
-    suite = {"agents": {"objective_p95": 0.45}}
+    experiment = {**record.experiment, "suite": {"agents": {"objective_p95": 0.45}}}
+    documented = record.verdicts[0].model_copy(update={"metric": "agents.utilisation", "baseline": 0.85})
     return record.model_copy(
-        update={"metrics": derive(frame(rows)), "experiment": {**record.experiment, "suite": suite}}
+        update={
+            "metrics": derive(frame(rows)),
+            "experiment": experiment,
+            "verdicts": [*record.verdicts, documented],
+        }
     )
 
 
@@ -54,6 +59,7 @@ def _process(repeat: int, random: np.random.Generator) -> list[dict[str, object]
             value = latency * float(random.lognormal(0, 0.3)) if n >= lost else 1e-4
             rows.append(_row("agents.load", about, repeat, value, outcome=ended))
         rows.append(_row("agents.load.busiest", about, repeat, busy))
+        rows.append(_row("agents.load.within_objective", about, repeat, float(latency < 0.45)))
         rows += [
             _row("agents.load.utilisation", {**about, "agent": agent}, repeat, busy * seconds / 0.058)
             for agent, seconds in SERVICE.items()
@@ -95,16 +101,17 @@ def test_a_percentile_ends_where_too_many_questions_have_no_answer(loaded: RunRe
     p95 = [float(row["load"]) for row in _rows(loaded) if row["line"] == "p95"]
     assert p95 == [0.2, 0.8, 0.9, 1.0]
     rows = dict(next(t for t in tables.tables(loaded) if t.title.startswith("Agents under load")).rows)
-    mean, p50, p95_cell, _ = rows["load 150%"]
+    mean, p50, p95_cell, within = rows["load 150%"]
     assert (mean, p95_cell) == ("not all answered", "not all answered")
     assert p50.endswith("]")
+    assert within == "0%"
     assert "]" in rows["load 100%"][2]
 
 
 def test_the_objective_the_agents_and_what_happened_are_named(loaded: RunRecord) -> None:
     svg = _drawn(loaded).svg
     ET.fromstring(svg)  # noqa: S314  our own figure
-    for text in ("objective 450 ms", "hippocampus", "amygdala", "prefrontal_cortex", "rejected", "p95"):
+    for text in ("objective 450 ms", "documented 85%", *SERVICE, "rejected", "p95"):
         assert f">{text}</text>" in svg
     assert ">timed out</text>" not in svg, "nobody timed out"
     assert "100% is the capacity, 25" in _drawn(loaded).caption
@@ -114,6 +121,13 @@ def test_where_every_question_was_answered_the_figure_says_so(loaded: RunRecord)
     calm = [m for m in loaded.metrics if m.labels.get("load") in (None, "20%", "80%")]
     svg = _drawn(loaded.model_copy(update={"metrics": calm})).svg
     assert ">every question was answered</text>" in svg
+
+
+def test_where_no_load_has_the_samples_for_a_percentile_its_mean_is_drawn(loaded: RunRecord) -> None:
+    few = [m for m in loaded.metrics if not m.name.startswith("agents.load.latency.p")]
+    rows = _rows(loaded.model_copy(update={"metrics": few}))
+    assert [float(row["load"]) for row in rows if row["line"] == "mean"] == [0.2, 0.8, 0.9]
+    assert {row["line"] for row in _rows(loaded)}.isdisjoint({"mean"})
 
 
 def test_one_client_has_a_row_for_each_agent_and_one_for_all_hops(loaded: RunRecord) -> None:

@@ -17,6 +17,7 @@ from bench.reports.figures.drawing import LEAST, MOST, Drawing, Omitted, as_csv,
 
 _TITLE = "Agents under load"
 _LATENCIES = {"agents.load.latency.p50": "p50", "agents.load.latency.p95": "p95"}
+_MEANS = {"agents.load.latency.mean": "mean"}  # drawn where no load has the samples for a percentile
 _UTILISATION = {"agents.load.utilisation": ""}  # named after the agent
 _OUTCOMES = {
     "agents.load.rejection_rate": "rejected",
@@ -25,6 +26,7 @@ _OUTCOMES = {
     "agents.load.degraded_rate": "degraded",
 }
 _MARKS = ("o", "s", "^", "D")
+_PALE = {"p50": 0.5}
 _PANELS = (140, 110, 80)  # pixels of height
 _SIDES = 50, 14  # pixels left free beside them
 _ABOVE, _BELOW = 44, 46  # pixels above each, for what it shows and its key, and below the last
@@ -43,7 +45,8 @@ Lines = Mapping[str, Sequence[_Point]]
 
 def under_load(record: RunRecord) -> list[Drawing | Omitted]:
     """Draw the curves over the loads, where a run offered any."""
-    latency, busy = _lines(record, _LATENCIES), _lines(record, _UTILISATION)
+    latency = _lines(record, _LATENCIES) or _lines(record, _MEANS)
+    busy = _lines(record, _UTILISATION)
     ends = {of: line for of, line in _lines(record, _OUTCOMES).items() if any(point.value for point in line)}
     if not busy:
         return []
@@ -53,7 +56,7 @@ def under_load(record: RunRecord) -> list[Drawing | Omitted]:
         _draw_latency(panels[0], latency, _objective(record))
         _draw_shares(panels[1], busy, "utilisation", 1.0, svg.KINDS[:3])
         for documented in _documented(record):
-            _bound(panels[1], documented, f"documented {units.show(documented, '')}")
+            _bound(panels[1], documented, f"documented {units.tick(documented, '')}")
         most = max((point.value for line in ends.values() for point in line), default=0.0)
         title = "of the questions" if ends else "every question was answered"
         _draw_shares(panels[2], ends, title, most, svg.KINDS[3:])
@@ -117,9 +120,9 @@ def _draw_latency(axes: Axes, lines: Lines, objective: float | None) -> None:
     values = [point.value for line in lines.values() for point in line if point.value > LEAST]
     values += drawable(objective)
     for number, (of, line) in enumerate(lines.items()):
-        _draw(axes, line, _MARKS[number], svg.SERIES, alpha=1.0 if of == "p95" else 0.5)
+        _draw(axes, line, _MARKS[number], svg.SERIES, alpha=_PALE.get(of, 1.0))
     if objective is not None:
-        _bound(axes, objective, f"objective {units.show(objective, 's')}")
+        _bound(axes, objective, f"objective {units.tick(objective, 's')}")
     if values:
         low, high = min(values) / 1.5, 1.5 * max(values)
         axes.set_yscale("log")
@@ -165,7 +168,7 @@ def _above(axes: Axes, title: str, colours: Mapping[str, str]) -> None:
     axes.text(0, 1 + 24 / frame.height, title, transform=axes.transAxes, color=svg.MUTED)
     x = 4.0
     for number, (of, colour) in enumerate(colours.items()):
-        style: dict[str, Any] = {"color": colour, "alpha": 0.5 if of == "p50" else 1.0}
+        style: dict[str, Any] = {"color": colour, "alpha": _PALE.get(of, 1.0)}
         place = x / frame.width, 1 + 12 / frame.height
         axes.plot(
             *([at] for at in place), _MARKS[number % len(_MARKS)], markersize=6, markeredgewidth=0,
@@ -203,8 +206,8 @@ def _caption(record: RunRecord) -> str:
     if capacity:
         parts.append(f"100% is the capacity, {answer.value(capacity)}, as each process measured it.")
     parts.append(
-        "Bars are 95% intervals. Questions without an answer count as the slowest, so a percentile ends "
-        "where they are too many."
+        "Bars are 95% intervals. A percentile is drawn where the questions are enough to carry it; those "
+        "without an answer count as the slowest."
     )
     return " ".join(parts)
 
