@@ -27,9 +27,7 @@ from bench.trial import Measurement, Plan, Samples, Work
 from brein import EngineConfig
 
 METRICS: tuple[str, ...] = ("agents.capacity", "agents.load", "agents.utilisation", "agents.sustained_rate")
-LEAD_IN = (
-    0.25  # of `seconds`: what goes by before each load is measured, until its queues are as they will be
-)
+LEAD_IN = 0.25  # of `seconds`: goes by before a load is measured, so that queues are as they will be
 _KEPT = 0.95  # share of the questions: where so many are answered within the objective, p95 keeps it
 _LATE = 0.05  # of the median latency: a generator that is later than that shows in the figures
 
