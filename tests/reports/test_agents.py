@@ -117,10 +117,11 @@ def test_the_objective_the_agents_and_what_happened_are_named(loaded: RunRecord)
     assert "100% is the capacity, 25" in _drawn(loaded).caption
 
 
-def test_where_every_question_was_answered_the_figure_says_so(loaded: RunRecord) -> None:
+def test_what_never_happened_has_no_line(loaded: RunRecord) -> None:
     calm = [m for m in loaded.metrics if m.labels.get("load") in (None, "20%", "80%")]
-    svg = _drawn(loaded.model_copy(update={"metrics": calm})).svg
-    assert ">every question was answered</text>" in svg
+    lines = {row["line"] for row in _rows(loaded.model_copy(update={"metrics": calm}))}
+    assert lines == {"p50", "p95", *SERVICE, "in time"}
+    assert {row["line"] for row in _rows(loaded)} - lines == {"rejected"}
 
 
 def test_where_no_load_has_the_samples_for_a_percentile_its_mean_is_drawn(loaded: RunRecord) -> None:

@@ -1,4 +1,4 @@
-"""The agents under load: latency, utilisation and what was not answered, over the share of the capacity."""
+"""The agents under load: latency, utilisation and what became of the questions, over the capacity's share."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _LATENCIES = {"agents.load.latency.p50": "p50", "agents.load.latency.p95": "p95"
 _MEANS = {"agents.load.latency.mean": "mean"}  # drawn where no load has the samples for a percentile
 _UTILISATION = {"agents.load.utilisation": ""}  # named after the agent
 _OUTCOMES = {
+    "agents.load.within_objective": "in time",
     "agents.load.rejection_rate": "rejected",
     "agents.load.timeout_rate": "timed out",
     "agents.load.failure_rate": "failed",
@@ -27,7 +28,7 @@ _OUTCOMES = {
 }
 _MARKS = ("o", "s", "^", "D")
 _PALE = {"p50": 0.5}
-_PANELS = (140, 110, 80)  # pixels of height
+_PANELS = (140, 110, 110)  # pixels of height
 _SIDES = 50, 14  # pixels left free beside them
 _ABOVE, _BELOW = 44, 46  # pixels above each, for what it shows and its key, and below the last
 _WIDE = 6.2  # pixels of a character of a key
@@ -54,12 +55,10 @@ def under_load(record: RunRecord) -> list[Drawing | Omitted]:
     with svg.canvas(height) as figure:
         panels = _panels(figure, height)
         _draw_latency(panels[0], latency, _objective(record))
-        _draw_shares(panels[1], busy, "utilisation", 1.0, svg.KINDS[:3])
+        _draw_shares(panels[1], busy, "utilisation", svg.KINDS[:3])
         for documented in _documented(record):
             _bound(panels[1], documented, f"documented {units.tick(documented, '')}")
-        most = max((point.value for line in ends.values() for point in line), default=0.0)
-        title = "of the questions" if ends else "every question was answered"
-        _draw_shares(panels[2], ends, title, most, svg.KINDS[3:])
+        _draw_shares(panels[2], ends, "of the questions", svg.KINDS[3:])
         _load_axis(panels, sorted({point.load for line in busy.values() for point in line}))
         words = "; ".join(
             f"{of} {_shown(point)} at {point.load:.0%}"
@@ -137,18 +136,18 @@ def _bound(axes: Axes, value: float, said: str) -> None:
     """A line to stay below, or to reach, and what it is."""
     axes.axhline(value, color=svg.DOCUMENTED, linewidth=1.2, linestyle=(0, (5, 3)))
     axes.annotate(
-        said, (1, value), (-2, 4), ("axes fraction", "data"), "offset points", ha="right",
+        said, (0, value), (4, 4), ("axes fraction", "data"), "offset points",
         color=svg.DOCUMENTED, bbox={"facecolor": svg.PAGE, "edgecolor": "none", "pad": 0.5},
     )  # fmt: skip
 
 
-def _draw_shares(axes: Axes, lines: Lines, title: str, most: float, palette: Sequence[str]) -> None:
+def _draw_shares(axes: Axes, lines: Lines, title: str, palette: Sequence[str]) -> None:
     colours = {of: palette[number % len(palette)] for number, of in enumerate(lines)}
     for number, (of, colour) in enumerate(colours.items()):
         _draw(axes, lines[of], _MARKS[number % len(_MARKS)], colour)
-    axes.set_ylim(0, 1.08 * max(most, 0.1))
-    axes.locator_params(axis="y", nbins=4)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: units.tick(round(share, 6), "")))
+    axes.set_ylim(0, 1.08)
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: units.tick(share, "")))
     _above(axes, title, colours)
 
 
@@ -206,8 +205,8 @@ def _caption(record: RunRecord) -> str:
     if capacity:
         parts.append(f"100% is the capacity, {answer.value(capacity)}, as each process measured it.")
     parts.append(
-        "Bars are 95% intervals. A percentile is drawn where the questions are enough to carry it; those "
-        "without an answer count as the slowest."
+        "In time is what was answered within the objective. A percentile is drawn where the questions are "
+        "enough to carry it; those without an answer count as the slowest. Bars are 95% intervals."
     )
     return " ".join(parts)
 
