@@ -63,9 +63,7 @@ _TABLES = {
         "agents.hop_latency.mean": "hop, mean",
         "agents.hop_latency.p95": "hop, p95",
         "agents.service_time.mean": "work, mean",
-        "agents.service_time.p95": "work, p95",
         "agents.queue_wait.mean": "wait, mean",
-        "agents.queue_wait.p95": "wait, p95",
     },
     "Agents under load, from the intended start": {
         "agents.load.latency.mean": "mean latency",
