@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from bench.errors import UsageError, one_line
-from brein.agents import AgentsConfig
+from brein.agents import AgentsConfig, GenerationConfig
 from brein.cache import CacheConfig
 from brein.config import EngineConfig
 from brein.embedding import EmbeddingConfig
@@ -448,6 +448,7 @@ class ExperimentConfig(Settings):
     cache: CacheConfig
     storage: StorageConfig
     agents: AgentsConfig
+    generation: GenerationConfig
     memory_limit: int | None = Field(ge=1, description="bytes of memory the engine may hold; null: no limit")
     tier: TierConfig
     trial: TrialConfig
@@ -480,6 +481,7 @@ class ExperimentConfig(Settings):
             cache=self.cache,
             storage=self.storage,
             agents=self.agents,
+            generation=self.generation,
             memory_limit=self.memory_limit,
         )
 

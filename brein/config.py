@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from brein.agents import AgentsConfig
+from brein.agents import AgentsConfig, GenerationConfig
 from brein.cache import CacheConfig
 from brein.embedding import EmbeddingConfig
 from brein.embedding.transformer import TransformerConfig
@@ -29,6 +29,7 @@ class EngineConfig(Settings):
     cache: CacheConfig = Field(default_factory=CacheConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
     agents: AgentsConfig = Field(default_factory=AgentsConfig)
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
     memory_limit: int | None = Field(
         None, ge=1, description="bytes of anonymous memory the process may hold; null: as many as there are"
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
@@ -15,6 +18,14 @@ from typing import Any, Self
 import numpy as np
 
 from brein import embedding, storage
+from brein.agents import (
+    Amygdala,
+    Coordinator,
+    PrefrontalCortex,
+    Response,
+    generation,
+    open_coordinator,
+)
 from brein.cache import CacheStats, codec, open_caches
 from brein.config import EngineConfig
 from brein.embedding import Embedder
@@ -22,8 +33,20 @@ from brein.embedding.batcher import Batcher
 from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
-from brein.records import Document, FloatArray, Hit
+from brein.records import (
+    Analysis,
+    Answer,
+    Complexity,
+    Document,
+    Emotion,
+    FloatArray,
+    Hit,
+    Retrieval,
+    Stage,
+    Strategy,
+)
 from brein.storage import Where
+from brein.texts import check_question
 from brein.upkeep import KeptIndex
 
 
@@ -79,9 +102,9 @@ class Engine:
             StorageError: they cannot be written.
         """
         self._check_open()
+        _check_documents(documents, vectors)
         if not documents:
             return
-        _check_documents(documents, vectors)
         self._make_room(documents, None if vectors is None else vectors.shape[-1])
         if vectors is None:
             vectors = self._model.embed([document.text for document in documents])
@@ -107,15 +130,27 @@ class Engine:
         `k` hits come back where there are fewer documents, or an approximate index reached fewer.
 
         Raises:
-            DataError: k is below 1, the text is empty, the filter malformed, or the vector's shape wrong.
+            DataError: k is below 1, the filter malformed, the text empty or too long, or the vector's shape
+                wrong.
+        """
+        if not isinstance(query, np.ndarray):
+            return list(self.retrieve(query, k, where).hits)
+        self._check_open()
+        _check_k(k)
+        return self._nearest(query, k, where)
+
+    def retrieve(
+        self, query: str, k: int = 10, where: Where | None = None, strategy: Strategy | None = None
+    ) -> Retrieval:
+        """Find the `k` documents nearest to a text, best first, and say how: in a single stage for now.
+
+        Raises:
+            DataError: k is below 1, the filter malformed, or the query no text, empty or too long.
         """
         self._check_open()
-        if not isinstance(k, int) or k < 1:
-            raise DataError(f"k = {k!r}: must be an integer of at least 1")
-        if not isinstance(query, str):
-            return self._nearest(query, k, where)
-        if not query.strip():
-            raise DataError("the query is empty; give it a text")
+        _check_k(k)
+        query = check_question(query)
+        begun = time.perf_counter()
 
         def compute() -> bytes:
             hits = self._nearest(self._embed_query(query), k, where)
@@ -124,7 +159,43 @@ class Engine:
 
         # Whatever changes a result changes what is looked up, so none is found after it in any level.
         key = json.dumps([self._state, k, storage.canonical(where), query])
-        return codec.decode_hits(self._caches.search.get_or_compute(key, compute)[0])
+        hits = codec.decode_hits(self._caches.search.get_or_compute(key, compute)[0])
+        stage = Stage("vectors", time.perf_counter() - begun, len(hits), len(hits))
+        analysis = Analysis(query, query, Complexity(0.5, 0.5, 0.5, 0.5), "two_stage")
+        return Retrieval(tuple(hits), analysis, strategy or "single_stage", (stage,))
+
+    def ask(self, question: str, k: int = 10, where: Where | None = None) -> Response[Emotion, Answer]:
+        """Answer a question from the `k` documents that answer it best and fulfil `where`.
+
+        One question at a time, on an event loop of its own: use `coordinator` for many at once, and where an
+        event loop runs already.
+
+        Raises:
+            DataError: the question is no text, blank or too long, k is below 1, or the filter malformed.
+            AgentTimeoutError: memory or reasoning had no answer in time.
+            ConfigError: the environment variable of an API key is not set.
+            ModelError: a model is missing or cannot be loaded.
+            GenerationError: the language model cannot be reached, refuses, is too slow or answers nonsense.
+        """
+
+        async def answer() -> Response[Emotion, Answer]:
+            async with self.coordinator() as coordinator:
+                return await coordinator.ask(question, k, where)
+
+        return asyncio.run(answer())
+
+    def coordinator(self) -> Coordinator[Emotion, Answer]:
+        """The agents of this engine, as `config.agents` limits them, for the running event loop.
+
+        The caller closes it, before the engine. It loads the embedding model, which takes seconds: `warm_up`
+        does so beforehand, in another thread say.
+
+        Raises:
+            ConfigError: the environment variable of an API key is not set.
+            ModelError: a model is missing or cannot be loaded.
+        """
+        self._check_open()
+        return open_coordinator(self, self._amygdala, self._prefrontal_cortex, self.config.agents)
 
     def get(self, id_: str) -> Document | None:
         """The document with this id, or None."""
@@ -214,6 +285,15 @@ class Engine:
                 self._embedder = Batcher(embedding.create(config), config.shared_batch)
             return self._embedder
 
+    @cached_property
+    def _amygdala(self) -> Amygdala:
+        return Amygdala(self._model)
+
+    @cached_property
+    def _prefrontal_cortex(self) -> PrefrontalCortex:
+        config = self.config.generation
+        return PrefrontalCortex(generation.create(config, self._model), config.max_tokens)
+
     def _embed_query(self, query: str) -> FloatArray:
         def compute() -> bytes:
             return codec.encode_vector(self._model.embed([query])[0])
@@ -291,6 +371,11 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the engine is closed; open it again")
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise DataError(f"k = {k!r}: must be an integer of at least 1")
 
 
 def _check_documents(documents: Sequence[Document], vectors: FloatArray | None) -> None:

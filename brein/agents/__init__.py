@@ -1,30 +1,66 @@
 """Agents: memory, emotion and reasoning, each behind a bounded queue, and the coordinator that asks them."""
 
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
 from brein.agents.agent import Agent
+from brein.agents.amygdala import Amygdala, open_amygdala
 from brein.agents.base import AgentStats, Batch, Call, Times
 from brein.agents.coordinator import Coordinator, Evidence, Response, Trace
+from brein.agents.generation import GenerationConfig
 from brein.agents.hippocampus import Hippocampus, Ingest, Memory, Search, open_hippocampus
 from brein.agents.limits import AgentConfig, AgentsConfig
+from brein.agents.prefrontal_cortex import PrefrontalCortex, open_prefrontal_cortex
 from brein.agents.workers import InThreads, OnLoop, one_by_one
+from brein.records import Answer, Emotion
+
+
+def open_coordinator(
+    memory: Memory,
+    amygdala: Amygdala,
+    prefrontal_cortex: PrefrontalCortex,
+    config: AgentsConfig,
+    clock: Callable[[], float] = time.monotonic,
+) -> Coordinator[Emotion, Answer]:
+    """The coordinator of three agents, made for the running event loop.
+
+    What they work with may be that of other coordinators, too: `memory`, `amygdala` and `prefrontal_cortex`
+    are safe to use from several threads.
+    """
+    return Coordinator(
+        open_hippocampus(memory, config.hippocampus, clock),
+        open_amygdala(amygdala, config.amygdala, clock),
+        open_prefrontal_cortex(prefrontal_cortex, config.prefrontal_cortex, clock),
+        clock,
+    )
+
 
 __all__ = [
     "Agent",
     "AgentConfig",
     "AgentStats",
     "AgentsConfig",
+    "Amygdala",
     "Batch",
     "Call",
     "Coordinator",
     "Evidence",
+    "GenerationConfig",
     "Hippocampus",
     "InThreads",
     "Ingest",
     "Memory",
     "OnLoop",
+    "PrefrontalCortex",
     "Response",
     "Search",
     "Times",
     "Trace",
     "one_by_one",
+    "open_amygdala",
+    "open_coordinator",
     "open_hippocampus",
+    "open_prefrontal_cortex",
 ]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from brein.agents.agent import Agent
+from brein.agents.base import Batch
+from brein.agents.limits import AgentConfig
 from brein.agents.prototypes import PROTOTYPES
-from brein.agents.texts import beginning
+from brein.agents.workers import InThreads, one_by_one
 from brein.embedding import Embedder
 from brein.records import Emotion, FloatArray
+from brein.texts import beginning
 
 MAX_TEXT = 2_000  # characters of a text that are looked at, the first ones
 
@@ -39,14 +45,25 @@ class Amygdala:
         Raises:
             DataError: it is no text, or blank.
         """
-        shown = beginning("text", text, MAX_TEXT)
+        return self._felt([_shown(text)])[0]
+
+    def analyse_batch(self, batch: Batch[str]) -> list[Emotion | Exception]:
+        """What each text of a batch feels like, all embedded in one call; what is no text fails alone."""
+        shown = one_by_one(_shown)(batch)
+        emotions = iter(self._felt([text for text in shown if isinstance(text, str)]))
+        return [next(emotions) if isinstance(text, str) else text for text in shown]
+
+    def _felt(self, texts: Sequence[str]) -> list[Emotion]:
+        return [self._feel(*pair) for pair in zip(texts, self._embedder.embed(texts), strict=True)]
+
+    def _feel(self, text: str, vector: FloatArray) -> Emotion:
         vectors, feelings = self._prototypes
-        likeness = vectors @ self._embedder.embed([shown])[0]
+        likeness = vectors @ vector
         weights = np.exp((likeness - likeness.max()) / _TEMPERATURE)
         weights /= weights.sum()
         meant, arousal = (float(mean) for mean in weights @ feelings)
         felt = float(weights[feelings[:, 0] != 0].sum())
-        worded: float = self._lexicon.polarity_scores(shown)["compound"]
+        worded: float = self._lexicon.polarity_scores(text)["compound"]
         valence = min(1.0, max(-1.0, meant + felt**2 * worded))
         return Emotion(valence, arousal, label(valence, arousal))
 
@@ -58,6 +75,13 @@ class Amygdala:
         return self._embedder.embed(texts), np.array(feelings, dtype=np.float32)
 
 
+def open_amygdala(
+    amygdala: Amygdala, config: AgentConfig, clock: Callable[[], float] = time.monotonic
+) -> Agent[str, Emotion]:
+    """The agent that says what texts feel like."""
+    return Agent("amygdala", config, InThreads(amygdala.analyse_batch, "amygdala"), clock)
+
+
 def label(valence: float, arousal: float) -> str:
     """The quadrant of the circumplex: excited, content, distressed or sad; neutral near its middle."""
     if abs(valence) < _FELT:
@@ -65,3 +89,7 @@ def label(valence: float, arousal: float) -> str:
     if valence > 0:
         return "excited" if arousal >= _STIRRED else "content"
     return "distressed" if arousal >= _STIRRED else "sad"
+
+
+def _shown(text: str) -> str:
+    return beginning("text", text, MAX_TEXT)

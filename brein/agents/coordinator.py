@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar, cast
 
 from brein.agents.agent import Agent
 from brein.agents.base import AgentStats, Call, Times
 from brein.agents.hippocampus import Hippocampus, Search
-from brein.errors import BreinError, ClosedError
-from brein.records import Hit
+from brein.errors import BreinError, ClosedError, QueueFullError
+from brein.records import Hit, Retrieval
 from brein.storage import Where
+from brein.texts import check_question
 
 Emotion = TypeVar("Emotion")
 Reasoned = TypeVar("Reasoned")
@@ -23,11 +24,15 @@ Reasoned = TypeVar("Reasoned")
 
 @dataclass(frozen=True, slots=True)
 class Evidence(Generic[Emotion]):
-    """What prefrontal_cortex composes an answer from; no emotion where amygdala gave none."""
+    """Asks for an answer to `query` from `hits`, best first.
+
+    `complexity` is the query's, from 0 to 1. There is no emotion where amygdala gave none.
+    """
 
     query: str
-    hits: list[Hit]
+    hits: tuple[Hit, ...]
     emotion: Emotion | None
+    complexity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +97,25 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Response(Generic[Emotion, Reasoned]):
-    """The outcome of a question. `degraded` says why there is no emotion; None: nothing is missing."""
+    """The outcome of a question: the answer, and what it was made from.
+
+    `degraded` says what is missing and why: stages that the retrieval went without, or an emotion. None:
+    nothing is.
+    """
 
     answer: Reasoned
-    hits: list[Hit]
+    retrieval: Retrieval
     emotion: Emotion | None
     degraded: str | None
     trace: Trace
 
 
 class Coordinator(Generic[Emotion, Reasoned]):
-    """Asks three agents, of one event loop and one clock, which it closes in the end."""
+    """Asks three agents, of one event loop and one clock, which it closes in the end.
+
+    It takes on as many questions at once as prefrontal_cortex, asked by nobody else, has slots and places
+    for, and refuses others before any agent works on them.
+    """
 
     def __init__(
         self,
@@ -119,57 +132,74 @@ class Coordinator(Generic[Emotion, Reasoned]):
         self._asking: set[asyncio.Future[None]] = set()
 
     async def ask(self, query: str, k: int = 10, where: Where | None = None) -> Response[Emotion, Reasoned]:
-        """Answer `query` from the `k` documents nearest to it that fulfil `where`.
+        """Answer `query` from the `k` documents that answer it best and fulfil `where`.
 
         What amygdala cannot give is left out, and the response says why. Cancelling this gives up what the
         agents do for it.
 
         Raises:
-            QueueFullError: hippocampus or prefrontal_cortex admits no more.
-            AgentTimeoutError: one of them had no answer in time.
+            DataError: the question is no text, blank, or too long; or what hippocampus says of k and where.
+            QueueFullError: there are as many questions as may, or an agent admits no more.
+            AgentTimeoutError: hippocampus or prefrontal_cortex had no answer in time.
             ClosedError: the coordinator is closed.
             BreinError: what one of them raised.
         """
-        if self._closed:
-            raise ClosedError("the coordinator is closed and takes no more questions; make another")
         received = self._clock()
+        self._check_room()
+        query = check_question(query)
         feeling: Call[str, Emotion] | None = None
         emotion: Emotion | None = None
-        degraded: str | None = None
+        missing: str | None = None
         with ExitStack() as over:  # a call that is awaited is cancelled with this; amygdala's may not be yet
-            over.callback(self._begun().set_result, None)
+            over.callback(self._end, self._begin())
             memory = self._hippocampus.submit(Search(query, k, where))
             try:
                 feeling = self._amygdala.submit(query)
                 over.callback(feeling.cancel)
             except BreinError as error:
-                degraded = _reason(error)
-            hits = await memory
+                missing = _reason(error)
+            retrieval = cast(Retrieval, await memory)  # as every Search is answered
             if feeling is not None:
                 try:
                     emotion = await feeling
                 except Exception as error:
-                    degraded = _reason(error)
-            reasoning = self._prefrontal_cortex.submit(Evidence(query, hits, emotion))
+                    missing = _reason(error)
+            complexity = retrieval.analysis.complexity.score
+            evidence = Evidence(query, retrieval.hits, emotion, complexity)
+            reasoning = self._prefrontal_cortex.submit(evidence)
             answer = await reasoning
         felt = None if feeling is None else feeling.times
         trace = Trace(received, self._clock(), memory.times, felt, reasoning.times)
-        return Response(answer, hits, emotion, degraded, trace)
+        degraded = "; ".join(filter(None, (retrieval.degraded, missing))) or None
+        return Response(answer, retrieval, emotion, degraded, trace)
 
     def stats(self) -> dict[str, AgentStats]:
-        """The counts of each agent so far, by its name."""
+        """The counts of each agent so far, by its name. A question that none has seen is in none of them."""
         return {
             "hippocampus": self._hippocampus.stats(),
             "amygdala": self._amygdala.stats(),
             "prefrontal_cortex": self._prefrontal_cortex.stats(),
         }
 
-    def _begun(self) -> asyncio.Future[None]:
+    def _check_room(self) -> None:
+        if self._closed:
+            raise ClosedError("the coordinator is closed and takes no more questions; make another")
+        limits = self._prefrontal_cortex.config
+        if len(self._asking) >= limits.max_concurrent + limits.queue_size:
+            raise QueueFullError(
+                f"{len(self._asking)} questions are under way, prefrontal_cortex has max_concurrent = "
+                f"{limits.max_concurrent} and queue_size = {limits.queue_size}; ask again later"
+            )
+
+    def _begin(self) -> asyncio.Future[None]:
         """A future for `close` to wait for, of the end of a question."""
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asking.add(end)
-        end.add_done_callback(self._asking.discard)
         return end
+
+    def _end(self, end: asyncio.Future[None]) -> None:
+        self._asking.remove(end)
+        end.set_result(None)
 
     async def close(self) -> None:
         """Refuse new questions, let those under way have their outcome, then close the agents."""

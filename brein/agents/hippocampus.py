@@ -1,4 +1,4 @@
-"""The agent of memory: searches and ingests."""
+"""The agent of memory: retrieves and ingests."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Protocol, TypeAlias
 from brein.agents.agent import Agent
 from brein.agents.limits import AgentConfig
 from brein.agents.workers import InThreads, one_by_one
-from brein.records import Document, FloatArray, Hit
+from brein.records import Document, Retrieval
 from brein.storage import Where
 
 
 class Memory(Protocol):
     """What the hippocampus needs of an engine; `brein.Engine` has it. Used from several threads."""
 
-    def search(self, query: str | FloatArray, k: int, where: Where | None) -> list[Hit]:
-        """The `k` documents nearest to a text or a vector, best first."""
+    def retrieve(self, query: str, k: int, where: Where | None) -> Retrieval:
+        """The `k` documents that answer a text best, best first."""
 
     def ingest(self, documents: Sequence[Document]) -> None:
         """Remember `documents`."""
@@ -26,21 +26,21 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Asks for the `k` documents nearest to a text, or to a vector, float32 (d,), that fulfil `where`."""
+    """Asks for the `k` documents that answer a text best and fulfil `where`; answered with a Retrieval."""
 
-    query: str | FloatArray
+    query: str
     k: int = 10
     where: Where | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """Asks to remember documents; answered with no hits once they are on disk."""
+    """Asks to remember documents; answered with None once they are on disk."""
 
     documents: Sequence[Document]
 
 
-Hippocampus: TypeAlias = Agent[Search | Ingest, list[Hit]]
+Hippocampus: TypeAlias = Agent[Search | Ingest, Retrieval | None]
 
 
 def open_hippocampus(
@@ -48,10 +48,10 @@ def open_hippocampus(
 ) -> Hippocampus:
     """The agent that answers `Search` and `Ingest` from `memory`; their errors are those of the memory."""
 
-    def answer(request: Search | Ingest) -> list[Hit]:
+    def answer(request: Search | Ingest) -> Retrieval | None:
         if isinstance(request, Search):
-            return memory.search(request.query, request.k, request.where)
+            return memory.retrieve(request.query, request.k, request.where)
         memory.ingest(request.documents)
-        return []
+        return None
 
     return Agent("hippocampus", config, InThreads(one_by_one(answer), "hippocampus"), clock)

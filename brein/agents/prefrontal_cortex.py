@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
-from brein.agents.generation import NO_ANSWER, Generator
+from brein.agents.agent import Agent
+from brein.agents.base import Batch
+from brein.agents.coordinator import Evidence
+from brein.agents.generation import NO_ANSWER, Generator, for_ever
+from brein.agents.limits import AgentConfig
 from brein.agents.models import select_optimal_model
-from brein.records import Answer, Hit
+from brein.agents.workers import InThreads, Outcomes, one_by_one
+from brein.records import Answer, Emotion, Hit
 
 
 class PrefrontalCortex:
     """Lets the model that a question's complexity asks for answer from the evidence.
 
     `generators` are under the names of their models and hold `extractive`, as `generation.create` makes them.
+    Safe to use from several threads.
     """
 
     def __init__(self, generators: Mapping[str, Generator], max_tokens: int = 256) -> None:
         self._generators = generators
         self._max_tokens = max_tokens
 
-    def answer(self, question: str, evidence: Sequence[Hit], complexity: float) -> Answer:
+    def answer(
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        complexity: float,
+        remaining: Callable[[], float] = for_ever,
+    ) -> Answer:
         """Answer `question` from `evidence`, best first; `complexity` is from 0 to 1.
 
-        Citations are ids of the evidence, never others.
+        Citations are ids of the evidence, never others. `remaining` is as `Generator.generate` takes it.
 
         Raises:
             DataError: the question is blank, too long or no text, the evidence are no hits, or the complexity
@@ -31,7 +44,8 @@ class PrefrontalCortex:
             ModelError: the model cannot be loaded.
         """
         selection = select_optimal_model(complexity, self._generators)
-        generated = self._generators[selection.name].generate(question, evidence, self._max_tokens)
+        generator = self._generators[selection.name]
+        generated = generator.generate(question, evidence, self._max_tokens, remaining)
         notes = [f"{selection.reason}: {selection.name} answered"] if selection.reason else []
         if not evidence:
             notes.append("no document was found")
@@ -44,3 +58,19 @@ class PrefrontalCortex:
             selection.wanted,
             (*notes, *generated.notes),
         )
+
+    def answer_batch(self, batch: Batch[Evidence[Emotion]]) -> Outcomes[Answer]:
+        """Answer the requests of a batch one after the other, for as long as anyone waits for the answers."""
+
+        def answer(asked: Evidence[Emotion]) -> Answer:
+            return self.answer(asked.query, asked.hits, asked.complexity, batch.remaining)
+
+        return one_by_one(answer)(batch)
+
+
+def open_prefrontal_cortex(
+    prefrontal_cortex: PrefrontalCortex, config: AgentConfig, clock: Callable[[], float] = time.monotonic
+) -> Agent[Evidence[Emotion], Answer]:
+    """The agent that composes answers."""
+    worker = InThreads(prefrontal_cortex.answer_batch, "prefrontal_cortex")
+    return Agent("prefrontal_cortex", config, worker, clock)

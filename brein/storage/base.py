@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
@@ -292,9 +292,11 @@ def check(documents: Sequence[Document], vectors: FloatArray | None = None) -> N
     """See that documents, and vectors for them, float32 (n, d), can be stored.
 
     Raises:
-        DataError: an id or text is not valid Unicode, metadata are not texts, numbers, booleans and nulls, or
-            the vectors have another shape, or are not finite.
+        DataError: these are no documents, an id or text is not valid Unicode, metadata are not texts,
+            numbers, booleans and nulls, or the vectors have another shape, or are not finite.
     """
+    if not isinstance(documents, Sequence):
+        raise DataError(f"the documents are a {type(documents).__name__}; give a list of documents")
     for document in documents:
         _check_document(document)
     if vectors is None:
@@ -310,11 +312,17 @@ def check(documents: Sequence[Document], vectors: FloatArray | None = None) -> N
 
 
 def _check_document(document: Document) -> None:
+    if not isinstance(document, Document):
+        raise DataError(f"{document!r:.80} is a {type(document).__name__}; give documents")
     for part, text in (("id", document.id), ("text", document.text)):
         if not isinstance(text, str):
             raise DataError(f"document {document.id!r}: its {part} is a {type(text).__name__}; give a text")
         if reason := problem(text):
             raise DataError(f"document {document.id!r}: its {part}: {reason}")
+    if not isinstance(document.metadata, Mapping):
+        raise DataError(
+            f"document {document.id!r}: its metadata are a {type(document.metadata).__name__}; give a mapping"
+        )
     for name, value in document.metadata.items():
         if not isinstance(name, str) or problem(name):
             raise DataError(

@@ -3,13 +3,15 @@
 import json
 from itertools import product
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from bench import config
 from bench.errors import UsageError
 from bench.suites import SUITES
-from brein.agents import AgentsConfig
+from brein.agents import AgentsConfig, GenerationConfig
+from brein.agents.models import MODELS
 from brein.cache import CacheConfig
 from brein.config import read_guide_profile
 from brein.index import INDEXES
@@ -33,7 +35,17 @@ def test_every_preset_composes_with_every_index(preset, index):
     assert made.index == alone.index, "the preset left a value of another index behind"
 
 
-GROUPS = ("embedding", "cache", "storage", "agents", "runbook", "trial", "profiler", "baseline")
+GROUPS = (
+    "embedding",
+    "cache",
+    "storage",
+    "agents",
+    "generation",
+    "runbook",
+    "trial",
+    "profiler",
+    "baseline",
+)
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
@@ -89,8 +101,26 @@ def test_every_index_kind_has_an_option_and_every_suite_its_settings():
 
 
 def test_the_options_of_caches_store_and_agents_write_out_the_engines_defaults():
-    made = config.from_overrides(["cache=guide", "storage=sqlite", "agents=guide"])
-    assert (made.cache, made.storage, made.agents) == (CacheConfig(), StorageConfig(), AgentsConfig())
+    made = config.from_overrides(["cache=guide", "storage=sqlite", "agents=guide", "generation=extractive"])
+    assert (made.cache, made.storage, made.agents, made.generation) == (
+        CacheConfig(),
+        StorageConfig(),
+        AgentsConfig(),
+        GenerationConfig(),
+    )
+
+
+def test_the_engine_has_the_language_models_of_the_option_and_a_preset_keeps_them():
+    made = config.from_overrides(["generation=openai", "+profile=large_dataset"])
+    assert made.engine.generation == made.generation
+    assert set(made.generation.models) == set(MODELS)
+    assert {urlsplit(model.base_url).hostname for model in made.generation.models.values()} == {"127.0.0.1"}
+
+
+def test_a_language_model_is_added_on_the_command_line():
+    model = "{kind:openai,base_url:'http://127.0.0.1:8000/v1',model:m}"
+    made = config.from_overrides([f"+generation.models={{phi-3.1-mini:{model}}}"])
+    assert made.generation.models["phi-3.1-mini"].model == "m"
 
 
 def test_the_guides_values_are_in_the_options():

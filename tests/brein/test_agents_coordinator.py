@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brein import Document, Engine, EngineConfig, Hit
+from brein import Document, Engine, EngineConfig, Hit, Retrieval
 from brein.agents import (
     Agent,
     AgentConfig,
@@ -24,8 +25,20 @@ from brein.agents import (
     open_hippocampus,
 )
 from brein.errors import AgentTimeoutError, ClosedError, DataError, QueueFullError
+from brein.records import Analysis, Complexity, Stage
 
 HIT = Hit("d1", 0.5, "a document")
+
+
+def retrieval(*skipped):
+    """A retrieval of one document, whose stages had these reasons to be skipped."""
+    analysis = Analysis("why?", "why?", Complexity(0.2, 0.4, 0.6, 0.8), "two_stage")
+    stages = [Stage(f"stage {n}", 1.0, 1, 1, reason) for n, reason in enumerate(skipped)]
+    return Retrieval((HIT,), analysis, "two_stage", tuple(stages))
+
+
+FOUND = retrieval(None)
+
 
 # --- arithmetic on planted times, in milliseconds ------------------------------------------------------
 
@@ -125,7 +138,7 @@ class Agents:
         self.config = AgentConfig(max_concurrent=1, queue_size=queue, timeout=timeout)
         self.problems = problems
         self.asked = []
-        self.hippocampus = self.agent("hippocampus", 10, [HIT])
+        self.hippocampus = self.agent("hippocampus", 10, FOUND)
         self.amygdala = self.agent("amygdala", 5, "calm")
         self.prefrontal_cortex = self.agent("prefrontal_cortex", 20, "because")
         self.coordinator = Coordinator(self.hippocampus, self.amygdala, self.prefrontal_cortex, self.clock)
@@ -144,12 +157,12 @@ def test_memory_and_emotion_work_side_by_side_and_reasoning_over_what_they_found
     async def scenario():
         agents = Agents()
         response = await agents.coordinator.ask("why?", k=3, where={"lang": "en"})
-        assert (response.answer, response.hits, response.emotion) == ("because", [HIT], "calm")
+        assert (response.answer, response.retrieval, response.emotion) == ("because", FOUND, "calm")
         assert response.degraded is None
         assert agents.asked == [
             (0, "hippocampus", Search("why?", 3, {"lang": "en"})),
             (0, "amygdala", "why?"),
-            (10, "prefrontal_cortex", Evidence("why?", [HIT], "calm")),
+            (10, "prefrontal_cortex", Evidence("why?", (HIT,), "calm", 0.5)),
         ]
         assert response.trace.wall == 30
         assert response.trace.hop_latency == {"hippocampus": 0, "amygdala": 0, "prefrontal_cortex": 0}
@@ -201,13 +214,82 @@ def test_what_amygdala_cannot_give_is_left_out_and_named(in_virtual_time, proble
     async def scenario():
         agents = Agents(timeout=60, amygdala=problem)
         response = await agents.coordinator.ask("why?")
-        assert (response.answer, response.hits, response.emotion) == ("because", [HIT], None)
+        assert (response.answer, response.retrieval, response.emotion) == ("because", FOUND, None)
         assert response.degraded.startswith(degraded)
-        assert agents.asked[-1][2] == Evidence("why?", [HIT], None)
+        assert agents.asked[-1][2] == Evidence("why?", (HIT,), None, 0.5)
         assert response.trace.wall == waited
         assert response.trace.coordination_overhead == 0
 
     in_virtual_time(scenario)
+
+
+def test_a_response_names_the_stages_that_the_retrieval_went_without_and_the_emotion(in_virtual_time):
+    async def scenario():
+        agents = Agents(hippocampus=retrieval("failed", None, "took too long"))
+        response = await agents.coordinator.ask("why?")
+        assert response.degraded == "stage 0: failed; stage 2: took too long"
+        agents = Agents(hippocampus=retrieval("failed"), amygdala=DataError("no mood"))
+        response = await agents.coordinator.ask("why?")
+        assert response.degraded == "stage 0: failed; amygdala gave nothing: DataError: no mood"
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.parametrize("question", ["", " \n", "\x00\x1b", None, 7, b"why?", ["why?"], "a" * 2**20])
+def test_what_is_no_question_is_refused_before_any_agent_sees_it(in_virtual_time, question):
+    async def scenario():
+        agents = Agents()
+        with pytest.raises(DataError, match="the question"):
+            await agents.coordinator.ask(question)
+        assert all(stats.admitted == 0 for stats in agents.coordinator.stats().values())
+
+    in_virtual_time(scenario)
+
+
+def test_agents_get_a_question_without_what_cannot_be_sent_or_printed(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        await agents.coordinator.ask("\x00why\ud83d?\x1b")
+        asked = [getattr(request, "query", request) for _, _, request in agents.asked]
+        assert asked == ["why\ufffd?"] * 3
+
+    in_virtual_time(scenario)
+
+
+def test_of_5000_questions_at_four_times_the_capacity_those_that_have_no_place_are_refused_at_once(
+    in_virtual_time,
+):
+    outcomes, refusals = Counter(), set()
+
+    async def ask(agents):
+        begun = agents.clock()
+        try:
+            await agents.coordinator.ask("why?")
+        except QueueFullError as error:
+            assert agents.clock() == begun
+            refusals.add(str(error))
+            outcomes["refused"] += 1
+        else:
+            assert agents.clock() - begun <= 4 * 20  # three before it in reasoning, which takes the longest
+            outcomes["answered"] += 1
+
+    async def scenario():
+        agents = Agents(queue=2)
+        async with asyncio.TaskGroup() as asking:
+            for _ in range(5000):
+                asking.create_task(ask(agents))
+                await asyncio.sleep(5)
+        return agents.coordinator.stats()
+
+    stats = in_virtual_time(scenario)
+    assert outcomes.total() == 5000
+    assert outcomes["answered"] == pytest.approx(5000 / 4, abs=3)
+    (refusal,) = refusals
+    assert (
+        "3 questions are under way, prefrontal_cortex has max_concurrent = 1 and queue_size = 2;" in refusal
+    )
+    for each in stats.values():
+        assert (each.served, each.rejected, each.running) == (outcomes["answered"], 0, 0)
 
 
 def test_an_answer_comes_without_emotion_while_amygdala_is_full(in_virtual_time):
@@ -326,18 +408,18 @@ def test_the_hippocampus_ingests_and_searches_an_engine(engine):
     async def scenario():
         async with open_hippocampus(engine, AgentsConfig().hippocampus) as agent:
             documents = [Document("sea", "the sea is salt", {"n": 1}), Document("sky", "the sky is blue")]
-            assert await agent.submit(Ingest(documents)) == []
-            hits = await agent.submit(Search("the sea is salt", k=1))
-            assert [hit.id for hit in hits] == ["sea"]
-            hits = await agent.submit(Search("the sky is blue", 2, {"n": 1}))
-            assert [hit.id for hit in hits] == ["sea"]
+            assert await agent.submit(Ingest(documents)) is None
+            found = await agent.submit(Search("the sea is salt", k=1))
+            assert [hit.id for hit in found.hits] == ["sea"]
+            found = await agent.submit(Search("the sky is blue", 2, {"n": 1}))
+            assert [hit.id for hit in found.hits] == ["sea"]
             outcomes = await asyncio.gather(
                 agent.submit(Search(" ")),
                 agent.submit(Ingest([Document("", "no id")])),
                 agent.submit(Search("the sky is blue", k=1)),
                 return_exceptions=True,
             )
-            assert [type(outcome) for outcome in outcomes] == [DataError, DataError, list]
+            assert [type(outcome) for outcome in outcomes] == [DataError, DataError, Retrieval]
 
     asyncio.run(scenario())
 

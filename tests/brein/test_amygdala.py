@@ -1,5 +1,6 @@
 """The label and the figures of a feeling, against sentences labelled by hand."""
 
+import asyncio
 import csv
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brein import embedding
+from brein.agents import AgentConfig, open_amygdala
 from brein.agents.amygdala import Amygdala, label
 from brein.agents.prototypes import PROTOTYPES
 from brein.embedding.hashing import HashingConfig, HashingEmbedder
 from brein.embedding.transformer import TransformerConfig
 from brein.errors import DataError
+from brein.records import Emotion
 
 LABELS = {"excited", "content", "distressed", "sad", "neutral"}
 LABELLED = Path(__file__).parents[1] / "data" / "emotions.tsv"
@@ -68,6 +71,35 @@ def test_what_is_no_text_is_refused(text):
 @pytest.mark.parametrize("text", ["a" * 2**20, "happy " * 10_000, "happy \ud83d", "\x00happy\x1b[31m"])
 def test_poisoned_texts_have_a_feeling(text):
     assert HASHING.analyse(text).label in LABELS
+
+
+class Counting(HashingEmbedder):
+    """Notes how many texts each call embeds."""
+
+    def __init__(self):
+        super().__init__(HashingConfig())
+        self.calls = []
+
+    def embed(self, texts):
+        self.calls.append(len(texts))
+        return super().embed(texts)
+
+
+def test_a_batch_is_embedded_in_one_call_and_what_is_no_text_fails_alone():
+    async def scenario(agent, texts):
+        async with agent:
+            return await asyncio.gather(*map(agent.submit, texts), return_exceptions=True)
+
+    embedder = Counting()
+    amygdala = Amygdala(embedder)
+    alone = amygdala.analyse("I love this!")
+    del embedder.calls[:]
+    config = AgentConfig(max_concurrent=1, queue_size=4, timeout=60.0, batch_size=4)
+    texts = ["first", "I love this!", " ", "How late is it?", None]
+    outcomes = asyncio.run(scenario(open_amygdala(amygdala, config), texts))
+    assert [type(outcome) for outcome in outcomes] == [Emotion, Emotion, DataError, Emotion, DataError]
+    assert outcomes[1] == alone
+    assert embedder.calls == [1, 2]
 
 
 def test_no_labelled_sentence_is_a_prototype(labelled):

@@ -1,11 +1,15 @@
 """Which model answers, and what an answer says about itself."""
 
+import asyncio
 import math
+import time
+from threading import Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brein.agents import AgentConfig, Evidence, open_prefrontal_cortex
 from brein.agents.generation import NO_ANSWER, Generated, GenerationConfig, Generator, create
 from brein.agents.models import MODELS, Selection, select_optimal_model
 from brein.agents.prefrontal_cortex import PrefrontalCortex
@@ -25,7 +29,7 @@ class Fixed(Generator):
         super().__init__(name)
         self._generated = Generated(text, citations, name, notes=notes)
 
-    def _write(self, question, evidence, max_tokens):
+    def _write(self, question, evidence, max_tokens, remaining):
         return self._generated
 
 
@@ -118,3 +122,42 @@ def test_a_question_that_cannot_be_asked_is_refused_before_any_model_sees_it(que
     cortex = PrefrontalCortex({PHI: Fixed(PHI)})
     with pytest.raises(DataError, match="question"):
         cortex.answer(question, EVIDENCE, 0.5)
+
+
+def test_the_agent_answers_the_requests_of_a_batch_and_one_that_fails_fails_alone():
+    async def scenario():
+        config = AgentConfig(max_concurrent=1, queue_size=3, timeout=60.0, batch_size=3)
+        cortex = PrefrontalCortex({"extractive": Fixed("extractive")})
+        async with open_prefrontal_cortex(cortex, config) as agent:
+            calls = [
+                agent.submit(Evidence(question, (), None, complexity))
+                for question, complexity in [(QUESTION, 0.1), (QUESTION, 0.9), (QUESTION, 2.0), (" ", 0.5)]
+            ]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    outcomes = asyncio.run(scenario())
+    assert [outcome.wanted for outcome in outcomes[:2]] == [TINY, LLAMA]
+    assert [type(outcome) for outcome in outcomes[2:]] == [DataError, DataError]
+
+
+def test_a_model_is_told_when_nobody_waits_for_its_answer_any_more():
+    begun, ended = Event(), Event()
+
+    class Watching(Fixed):
+        def _write(self, question, evidence, max_tokens, remaining):
+            begun.set()
+            while remaining() > 0:
+                time.sleep(0.001)
+            ended.set()
+            return self._generated
+
+    async def scenario():
+        config = AgentConfig(max_concurrent=1, queue_size=1, timeout=60.0)
+        cortex = PrefrontalCortex({"extractive": Watching("extractive")})
+        async with open_prefrontal_cortex(cortex, config) as agent:
+            call = agent.submit(Evidence(QUESTION, tuple(EVIDENCE), None, 0.5))
+            await asyncio.to_thread(begun.wait, 20)
+            call.cancel()
+            assert await asyncio.to_thread(ended.wait, 20)
+
+    asyncio.run(scenario())

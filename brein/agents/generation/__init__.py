@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from brein.agents.generation.base import NO_ANSWER, Generated, Generator
+from brein.agents.generation.base import NO_ANSWER, Generated, Generator, for_ever
 from brein.agents.generation.extractive import ExtractiveConfig, ExtractiveGenerator
 from brein.agents.generation.llama_cpp import LlamaCppConfig, LlamaCppGenerator
 from brein.agents.generation.openai import OpenAIConfig, OpenAIGenerator
@@ -52,4 +52,5 @@ __all__ = [
     "LlamaCppGenerator",
     "OpenAIGenerator",
     "create",
+    "for_ever",
 ]

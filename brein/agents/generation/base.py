@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from brein.agents.texts import check_question, readable
 from brein.errors import DataError
 from brein.records import Hit
+from brein.texts import check_question, readable
 
 NO_ANSWER = "The documents given do not answer this."
 MAX_EVIDENCE = 50  # documents read, the first ones
@@ -35,6 +36,11 @@ class Generated:
     notes: tuple[str, ...] = ()
 
 
+def for_ever() -> float:
+    """Seconds that somebody has who waits however long it takes."""
+    return math.inf
+
+
 class Generator(ABC):
     """Writes answers from documents and nothing else. Safe to use from several threads.
 
@@ -44,17 +50,24 @@ class Generator(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def generate(self, question: str, evidence: Sequence[Hit], max_tokens: int = 256) -> Generated:
+    def generate(
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        max_tokens: int = 256,
+        remaining: Callable[[], float] = for_ever,
+    ) -> Generated:
         """Answer `question` from `evidence`, best first, in at most `max_tokens` tokens.
 
         Of the evidence, the first `MAX_EVIDENCE` documents are read, and of each the first `MAX_DOCUMENT`
-        characters. Without documents the text is `NO_ANSWER`.
+        characters. Without documents the text is `NO_ANSWER`. `remaining` says how many seconds the answer is
+        waited for; it is asked now and then, and once it says 0 the work ends as soon as it can.
 
         Raises:
             DataError: the question is blank, too long or no text, the evidence are no hits, or `max_tokens`
                 is not from 1 to 4096.
             GenerationError: the backend cannot be reached, refuses, or answers nonsense.
-            GenerationTimeoutError: it took longer than its timeout.
+            GenerationTimeoutError: it took longer than its timeout, or nobody waits for it any more.
             ModelError: its model cannot be loaded.
         """
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or not 1 <= max_tokens <= 4096:
@@ -63,10 +76,12 @@ class Generator(ABC):
         documents = [_checked(hit) for hit in evidence[:MAX_EVIDENCE]]
         if not documents:
             return Generated(NO_ANSWER, (), self.name)
-        return self._write(question, documents, max_tokens)
+        return self._write(question, documents, max_tokens, remaining)
 
     @abstractmethod
-    def _write(self, question: str, evidence: Sequence[Hit], max_tokens: int) -> Generated:
+    def _write(
+        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+    ) -> Generated:
         """Answer from at least one document; every text is checked and readable."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from brein.agents.generation import sentences
 from brein.agents.generation.base import NO_ANSWER, Generated, Generator
 from brein.agents.models import EXTRACTIVE
 from brein.embedding import Embedder
+from brein.errors import GenerationTimeoutError
 from brein.records import Hit
 from brein.settings import Settings
 
@@ -58,8 +59,13 @@ class ExtractiveGenerator(Generator):
         self._config = config
         self._embedder = embedder
 
-    def _write(self, question: str, evidence: Sequence[Hit], max_tokens: int) -> Generated:
-        taken = _fitting(self._take(question, _candidates(question, evidence)), max_tokens)
+    def _write(
+        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+    ) -> Generated:
+        candidates = _candidates(question, evidence)
+        if remaining() <= 0:
+            raise GenerationTimeoutError(f"{self.name}: nobody waits for the answer any more; ask again")
+        taken = _fitting(self._take(question, candidates), max_tokens)
         if not taken:
             return Generated(NO_ANSWER, (), self.name)
         taken.sort(key=lambda sentence: (sentence.rank, sentence.place))

@@ -51,16 +51,20 @@ class LlamaCppGenerator(Generator):
         self._lock = Lock()
         self._model: Any = None
 
-    def _write(self, question: str, evidence: Sequence[Hit], max_tokens: int) -> Generated:
+    def _write(
+        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+    ) -> Generated:
         deadline = self._clock() + self._config.timeout
-        if not self._lock.acquire(timeout=self._config.timeout):
+        if not self._lock.acquire(timeout=min(self._config.timeout, remaining())):
             raise self._too_slow()
         try:
+            if remaining() <= 0:
+                raise self._too_slow()
             if self._model is None:
                 self._model = self._load()
                 deadline = self._clock() + self._config.timeout
             asked = prompt.write(question, evidence, self._config.max_evidence)
-            pieces, cut = self._complete(asked.messages, max_tokens, deadline)
+            pieces, cut = self._complete(asked.messages, max_tokens, deadline, remaining)
         finally:
             self._lock.release()
         return prompt.read("".join(pieces), asked, self.name, cut=cut, tokens=len(pieces))
@@ -79,11 +83,15 @@ class LlamaCppGenerator(Generator):
             ) from None
 
     def _complete(
-        self, messages: Sequence[dict[str, str]], max_tokens: int, deadline: float
+        self,
+        messages: Sequence[dict[str, str]],
+        max_tokens: int,
+        deadline: float,
+        remaining: Callable[[], float],
     ) -> tuple[list[str], bool]:
         """The answer piece by piece, and whether it was cut at `max_tokens`.
 
-        The clock is looked at between tokens: reading the prompt is not interrupted.
+        Whether there is time left is looked at between tokens: reading the prompt is not interrupted.
         """
         pieces: list[str] = []
         reason = None
@@ -96,7 +104,7 @@ class LlamaCppGenerator(Generator):
                 reason = choice["finish_reason"]
                 if piece := choice["delta"].get("content"):
                     pieces.append(piece)
-                if self._clock() > deadline:
+                if self._clock() > deadline or remaining() <= 0:
                     raise self._too_slow()
         except (ValueError, RuntimeError) as error:  # the prompt is longer than the context, above all
             raise GenerationError(

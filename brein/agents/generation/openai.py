@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from brein.errors import ConfigError, GenerationError, GenerationTimeoutError
 from brein.records import Hit
 from brein.settings import Settings
 
+_LOOK = 0.05  # seconds between two looks at whether the answer is waited for still
 _REMEDIES = {
     401: "set key_variable to the variable that holds its key",
     403: "set key_variable to the variable that holds its key",
@@ -45,6 +46,8 @@ class OpenAIConfig(Settings):
     def _can_be_read(cls, url: str) -> str:
         if not urlsplit(url).hostname or urlsplit(url).port == 0:  # both raise where there is nonsense
             raise ValueError("names no host and port; give http://host:port/v1")
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("holds a name or password, which records would keep; use key_variable")
         return url
 
 
@@ -80,9 +83,11 @@ class OpenAIGenerator(Generator):
         self._key = _key(config)
         self._tls = ssl.create_default_context()  # takes longer to make than all else that a call needs
 
-    def _write(self, question: str, evidence: Sequence[Hit], max_tokens: int) -> Generated:
+    def _write(
+        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+    ) -> Generated:
         asked = prompt.write(question, evidence, self._config.max_evidence)
-        body = self._ask(asked.messages, max_tokens)
+        body = self._ask(asked.messages, max_tokens, remaining)
         try:
             reply = _Reply.model_validate_json(body)
         except ValidationError as error:
@@ -98,13 +103,15 @@ class OpenAIGenerator(Generator):
             prompt_tokens=usage.prompt_tokens,
         )
 
-    def _ask(self, messages: Sequence[dict[str, str]], max_tokens: int) -> bytes:
+    def _ask(
+        self, messages: Sequence[dict[str, str]], max_tokens: int, remaining: Callable[[], float]
+    ) -> bytes:
         import openai
 
         timeout = f"timeout = {self._config.timeout:g} s"
         try:
             # A loop of its own for each call, because the client's timeouts bound every read, not the whole.
-            return asyncio.run(self._completion(messages, max_tokens))
+            return asyncio.run(self._completion(messages, max_tokens, remaining))
         except (TimeoutError, openai.APITimeoutError):
             raise GenerationTimeoutError(
                 f"{self._where} did not answer within {timeout}; raise it, or ask a smaller model"
@@ -118,14 +125,16 @@ class OpenAIGenerator(Generator):
                 f"{self._where} cannot be reached: {self._told(cause)}; see that it runs, or change base_url"
             ) from None
 
-    async def _completion(self, messages: Sequence[dict[str, str]], max_tokens: int) -> bytes:
+    async def _completion(
+        self, messages: Sequence[dict[str, str]], max_tokens: int, remaining: Callable[[], float]
+    ) -> bytes:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         config = self._config
         # The types of the client's own dictionaries say no more than ours.
         chat: Any = list(messages)
         async with (
-            asyncio.timeout(config.timeout),
+            asyncio.timeout(config.timeout) as limit,
             AsyncOpenAI(
                 base_url=config.base_url,
                 api_key=self._key or "none",  # the client insists on one
@@ -134,23 +143,34 @@ class OpenAIGenerator(Generator):
                 http_client=DefaultAsyncHttpxClient(verify=self._tls),
             ) as client,
         ):
-            # Unparsed, because the client believes whatever it is sent.
-            response = await client.chat.completions.with_raw_response.create(
-                model=config.model, messages=chat, max_tokens=max_tokens, temperature=0
-            )
+            watching = asyncio.create_task(_end_when_unwanted(limit, remaining))
+            try:
+                # Unparsed, because the client believes whatever it is sent.
+                response = await client.chat.completions.with_raw_response.create(
+                    model=config.model, messages=chat, max_tokens=max_tokens, temperature=0
+                )
+            finally:
+                watching.cancel()
             body: bytes = response.content
             return body
 
     @property
     def _where(self) -> str:
-        # The URL may hold a password, so only its host is named.
-        return f"{self.name} at {urlsplit(self._config.base_url).netloc.rpartition('@')[2]}"
+        return f"{self.name} at {urlsplit(self._config.base_url).netloc}"
 
     def _told(self, error: BaseException) -> str:
         """The first line of what an error says, without the key."""
         text = str(error).replace(self._key, "…") if self._key else str(error)
         lines = text.splitlines()
         return lines[0][:200] if lines else type(error).__name__
+
+
+async def _end_when_unwanted(limit: asyncio.Timeout, remaining: Callable[[], float]) -> None:
+    """Let a call end, and with it its connection, once nobody waits for its answer any more."""
+    while remaining() > 0:
+        await asyncio.sleep(_LOOK)
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _key(config: OpenAIConfig) -> str | None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from brein.agents.generation.base import MARK, NO_ANSWER, Generated
-from brein.agents.texts import readable
 from brein.errors import GenerationError
 from brein.records import Hit
+from brein.texts import readable
 
 SYSTEM = f"""\
 You answer a question from documents. Each document is one line of JSON with its number and its text.
