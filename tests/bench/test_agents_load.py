@@ -14,7 +14,11 @@ from bench.suites.agents.generator import Asked
 from bench.suites.agents.load import LEAD_IN, Loads, Offered, doubt, samples, sustained
 from brein.agents import Agent, AgentConfig, AgentsConfig, Coordinator, OnLoop
 from brein.errors import DataError
+from brein.records import Analysis, Complexity, Retrieval
 
+FOUND = Retrieval(
+    (), Analysis("question", "question", Complexity(0.5, 0.5, 0.5, 0.5), "single_stage"), "single_stage", ()
+)
 QUESTIONS = [f"question {n}" for n in range(7)]
 
 
@@ -22,19 +26,19 @@ def agents(slots=1, queue=10, seconds=1.0, timeout=1000.0, problem=None):
     """Agents of which only reasoning takes time; it does one question after another in each slot."""
     clock = asyncio.get_running_loop().time
 
-    def agent(name, seconds, config):
+    def agent(name, seconds, config, answer):
         async def work(batch):
             await asyncio.sleep(seconds)
-            return [problem or name for _ in batch.requests]
+            return [problem or answer for _ in batch.requests]
 
         return Agent(name, config, OnLoop(work), clock)
 
     wide = AgentConfig(max_concurrent=100, queue_size=1000, timeout=1000)
     reasoning = AgentConfig(max_concurrent=slots, queue_size=queue, timeout=timeout)
     return Coordinator(
-        agent("hippocampus", 0, wide),
-        agent("amygdala", 0, wide),
-        agent("prefrontal_cortex", seconds, reasoning),
+        agent("hippocampus", 0, wide, FOUND),
+        agent("amygdala", 0, wide, "calm"),
+        agent("prefrontal_cortex", seconds, reasoning, "because"),
         clock,
     )
 
@@ -117,7 +121,7 @@ def test_questions_are_asked_at_their_times_whatever_became_of_those_before(in_v
         # One second of work each, one may wait: the fourth finds the third waiting.
         assert [one.outcome for one in done] == ["answered"] * 3 + ["rejected", "answered"]
         assert [one.ended for one in done] == pytest.approx([1.0, 2.0, 3.0, 1.8, 4.0])
-        assert done[3].problem.startswith("QueueFullError: prefrontal_cortex: 1 requests wait")
+        assert done[3].problem.startswith("QueueFullError: 2 questions are under way")
         name = "prefrontal_cortex"
         assert generator.utilisation(before[name], after[name]) == pytest.approx(4 / 8)
 

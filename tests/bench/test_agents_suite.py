@@ -83,10 +83,10 @@ def test_the_parts_of_a_question_fit_into_the_whole(alone):
 
 
 def test_answers_that_lack_a_part_are_doubted(argument, monkeypatch):
-    def refuse(self, text):
+    def refuse(self, batch):
         raise DataError("no mood")
 
-    monkeypatch.setattr(Amygdala, "analyse", refuse)
+    monkeypatch.setattr(Amygdala, "analyse_batch", refuse)
     made = result_of(idle.ask_one_by_one(argument))
     assert made["facts"]["doubts"] == {
         "agents": "30 of 30 answers were degraded, the first: amygdala gave nothing: DataError: no mood"
