@@ -1,21 +1,27 @@
 """The agents suite's trials, run whole in this process on an engine that embeds without a model."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 from children import result_of
 from omegaconf import OmegaConf
 
 from bench import config
-from bench.metrics import derive
+from bench.artifacts import Store
+from bench.metrics import METRICS, derive
 from bench.suites import agents
 from bench.suites.agents import idle, load
+from bench.suites.base import Experiment
 from bench.sweeper import combine
 from bench.trial import frame
 from bench.workload import prose
+from bench.workload.dataset import TextDataset
 from brein import Document, Engine, EngineConfig
 from brein.agents.amygdala import Amygdala
 from brein.cache import CacheConfig
 from brein.errors import DataError
+from brein.records import Query
 
 DOCUMENTS, QUESTIONS = 200, 40
 SETTINGS = {"k": 5, "questions": 30, "loads": [0.5, 4.0], "seconds": 0.5, "objective_p95": 10.0}
@@ -48,6 +54,33 @@ def argument(tmp_path_factory):
 def measured(made):
     samples = frame([{"suite": "agents", "repeat": 0, **row} for row in made["rows"]])
     return {(m.name, *m.labels.values()): m for m in derive(samples)}, samples
+
+
+def planned():
+    """What each part plans for one question."""
+    made = config.from_overrides(["+profile=smoke"])
+    dataset = TextDataset("t", (Document("d", "a text"),), (Query("q", "why?"),), {})
+    experiment = Experiment(made, dataset, None, Store("/nowhere"))
+    return {name: part.plan(experiment, {"questions": ["why?"]}) for name, part in agents.PARTS.items()}
+
+
+def test_every_part_plans_the_trial_it_is_and_says_what_its_figures_were_measured_on():
+    works = planned()
+    trials = {"idle": idle.ask_one_by_one, "load": load.ask_under_load}
+    for name, work in works.items():
+        module, _, function = work.plans[0].target.partition(":")
+        assert getattr(import_module(module), function) is trials[name]
+        assert work.plans[0].suite == "agents"
+    said = {series for work in works.values() for series in work.conditions}
+    documented = [figure for figure in config.from_overrides([]).baseline.figures if figure.suite == "agents"]
+    assert len(documented) == 3
+    assert {METRICS[figure.metric].series for figure in documented} <= said
+
+
+def test_every_metric_is_some_parts_which_says_so_where_it_is_left_out():
+    given = {metric.name for metric in METRICS.values() if metric.suite == "agents"}
+    for name in given:
+        assert any(name.startswith(start) for part in agents.PARTS.values() for start in part.METRICS)
 
 
 @pytest.fixture(scope="module")

@@ -101,19 +101,18 @@ async def closed_loop(
 async def _outcome(ask: Ask, question: str, begin: float, intended: float) -> Asked:
     now = asyncio.get_running_loop().time
     sent = now() - begin
-    outcome: Outcome
-    problem: Exception
     try:
         response = await ask(question)
-        outcome = "degraded" if response.degraded else "answered"
-        return Asked(intended, sent, now() - begin, outcome, response)
-    except QueueFullError as error:
-        outcome, problem = "rejected", error
-    except TimeoutError as error:
-        outcome, problem = "timed out", error
     except Exception as error:
-        outcome, problem = "failed", error
-    return Asked(intended, sent, now() - begin, outcome, problem=f"{type(problem).__name__}: {problem}")
+        problem = f"{type(error).__name__}: {error}"
+        return Asked(intended, sent, now() - begin, _named(error), problem=problem)
+    return Asked(intended, sent, now() - begin, "degraded" if response.degraded else "answered", response)
+
+
+def _named(error: Exception) -> Outcome:
+    if isinstance(error, QueueFullError):
+        return "rejected"
+    return "timed out" if isinstance(error, TimeoutError) else "failed"
 
 
 async def read_at(moment: float, read: Callable[[], Read]) -> Read:
