@@ -241,6 +241,36 @@ class QueryConfig(Settings):
     batching_queries: int = Field(ge=1, description="queries embedded by each number of them, four times")
 
 
+AgentsPart = Literal["idle", "load"]
+Load = Annotated[float, Field(gt=0, le=10)]
+
+
+class AgentsSuiteConfig(Settings):
+    """What the agents suite does in each trial."""
+
+    parts: tuple[AgentsPart, ...] = Field(min_length=1, description="which parts run")
+    k: int = Field(ge=1, le=1000, description="hits a question is answered from")
+    questions: int = Field(ge=1, description="questions asked one at a time, at most")
+    loads: tuple[Load, ...] = Field(
+        min_length=1, description="shares of the capacity at which questions arrive, ascending"
+    )
+    seconds: float = Field(
+        gt=0,
+        le=3600,
+        description="seconds of work at capacity that each load is: at half of it, twice",
+    )
+    objective_p95: float = Field(
+        gt=0, le=3600, description="seconds of the 95th percentile of latency that a load is to keep"
+    )
+
+    @model_validator(mode="after")
+    def _loads_ascend(self) -> AgentsSuiteConfig:
+        percent = [round(100 * load) for load in self.loads]
+        if percent != sorted(set(percent)) or percent[0] == 0:
+            raise ValueError(f"loads = {list(self.loads)}: must ascend, by whole percents, from 0.01")
+        return self
+
+
 LabPart = Literal["known_answers", "aa", "cost"]
 HnswM = Annotated[int, Field(ge=2, le=512)]
 HnswEfSearch = Annotated[int, Field(ge=1, le=100_000)]
@@ -311,6 +341,7 @@ class SuitesConfig(Settings):
 
     memory: MemoryConfig
     query: QueryConfig
+    agents: AgentsSuiteConfig
     lab: LabConfig
     peers: PeersConfig
 

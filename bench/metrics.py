@@ -10,6 +10,7 @@ Metrics are derived from raw samples, never measured. A sample is one row of `sa
     reference              seconds the same thing took the other way, in the same turn, else null
     query                  the query's id, where there is one
     cache_hit              whether a search was answered from the search cache, else null
+    outcome                of a request that may fail (see `Outcome`), else null
     recall_at_…, ndcg_at_10, mrr_at_10    quality of one search, computed after the timed region, else null
     ndcg_difference                       nDCG@10 less that of what it is compared with, else null
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench import matched, stats
@@ -41,6 +43,7 @@ COLUMNS = {
     "reference": "Float64",
     "query": "string",
     "cache_hit": "boolean",
+    "outcome": "string",
     "recall_at_1": "Float64",
     "recall_at_10": "Float64",
     "recall_at_100": "Float64",
@@ -48,6 +51,10 @@ COLUMNS = {
     "mrr_at_10": "Float64",
     "ndcg_difference": "Float64",
 }
+
+# What became of a request: `value` of those that were not answered is the seconds until that was clear.
+Outcome = Literal["answered", "degraded", "rejected", "timed out", "failed"]
+NO_ANSWER = "had no answer"  # of requests; why a time that must not do without them has no value
 
 Direction = Literal["lower", "higher"]
 # Intervals are over whole processes: on the logarithm, or plainly for shares between 0 and 1. What is exact
@@ -113,6 +120,16 @@ def _mean(rows: pd.DataFrame) -> float:
     return float(rows["value"].mean())
 
 
+def _unanswered(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which of the requests had no answer."""
+    given = rows["outcome"]
+    return (given.notna() & ~given.isin(["answered", "degraded"])).to_numpy(dtype=np.bool_)
+
+
+def _mean_time(rows: pd.DataFrame) -> float | None:
+    return None if _unanswered(rows).any() else _mean(rows)
+
+
 def _rate(rows: pd.DataFrame) -> float:
     return float(rows["items"].sum() / rows["value"].sum())
 
@@ -136,7 +153,11 @@ def _hit_rate(rows: pd.DataFrame) -> float | None:
 
 
 def _quantile(quantile: float) -> Callable[[pd.DataFrame], float | None]:
-    return lambda rows: stats.percentile(rows["value"].to_numpy(dtype=np.float64), quantile)
+    def derive(rows: pd.DataFrame) -> float | None:
+        lost = _unanswered(rows)
+        return stats.percentile(rows["value"].to_numpy(dtype=np.float64)[~lost], quantile, int(lost.sum()))
+
+    return derive
 
 
 def _latency(prefix: str, title: str, series: str, *percents: float) -> Iterator[Metric]:
@@ -147,7 +168,7 @@ def _latency(prefix: str, title: str, series: str, *percents: float) -> Iterator
 
 
 def _time(name: str, title: str, series: str) -> Metric:
-    return Metric(name, title, "s", "lower", series, _mean)
+    return Metric(name, title, "s", "lower", series, _mean_time)
 
 
 def _per_second(name: str, title: str, things: str, series: str) -> Metric:
@@ -160,6 +181,15 @@ def _size(name: str, title: str, series: str) -> Metric:
 
 def _share(name: str, title: str) -> Metric:
     return Metric(name, title, "", "higher", name, _mean, "share")
+
+
+def _ended(name: str, title: str, series: str, outcome: Outcome) -> Metric:
+    """The share of requests that ended so."""
+
+    def derive(rows: pd.DataFrame) -> float:
+        return float((rows["outcome"] == outcome).mean())
+
+    return Metric(name, title, "", "lower", series, derive, "share")
 
 
 def _error(name: str, title: str) -> Metric:
@@ -255,6 +285,33 @@ _QUERY = (
     ),
     _time("query.filtered.latency.mean", "Filtered query latency, mean", "query.filtered"),
 )
+_AGENTS = (
+    *_latency("agents.latency", "Question to answer, one client", "agents.ask", 50, 95),
+    *_latency("agents.hop_latency", "Hop to an agent", "agents.hop", 95),
+    Metric("agents.coordination_overhead", "Coordination overhead", "", "lower", "agents.overhead", _mean),
+    _time("agents.service_time.mean", "Service time of an agent, mean", "agents.service"),
+    _time("agents.queue_wait.mean", "Wait for an agent's slot, mean", "agents.queue_wait"),
+    _per_second("agents.capacity", "Questions answered at most", "requests", "agents.capacity"),
+    *_latency("agents.load.latency", "Latency under load", "agents.load", 50, 95),
+    _share("agents.load.within_objective", "Questions answered within the objective"),
+    _per_second("agents.load.throughput", "Questions answered under load", "requests", "agents.load.answers"),
+    _ended("agents.load.rejection_rate", "Questions rejected under load", "agents.load", "rejected"),
+    _ended("agents.load.timeout_rate", "Questions timed out under load", "agents.load", "timed out"),
+    _ended("agents.load.failure_rate", "Questions failed under load", "agents.load", "failed"),
+    _ended("agents.load.degraded_rate", "Answers degraded under load", "agents.load", "degraded"),
+    *_latency("agents.load.queue_wait", "Wait for a slot under load", "agents.load.queue_wait", 95),
+    _share("agents.load.utilisation", "Utilisation of an agent under load"),
+    _share("agents.load.busiest", "Utilisation of the busiest agent under load"),
+    _share("agents.utilisation", "Busiest agent's utilisation at the highest load that keeps the objective"),
+    Metric(
+        "agents.sustained_rate",
+        "Highest load that keeps the objective",
+        "requests/s",
+        "higher",
+        "agents.sustained_rate",
+        _mean,
+    ),
+)
 _LAB = (
     # Of a made-up engine, whose figures are known; `lab.error` says how far these are from them.
     *_latency(
@@ -299,7 +356,7 @@ _WARMS_UP = {
     ("memory.shards", None),
     ("query.search", "cold"),
 }
-METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_LAB, *_PEERS)}
+METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_AGENTS, *_LAB, *_PEERS)}
 
 
 def label_text(labels: Mapping[str, str]) -> str:
@@ -339,9 +396,9 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
     interval: stats.Interval | None = None
     reason: str | None = None
     if len(values) < repeats:
-        if metric.quantile is None:
-            return None  # the series carries no such observation, as a warm pass has no quality
-        reason = _too_few(metric.quantile, int(rows.groupby("repeat").size().min()))
+        reason = _why_none(metric, rows)
+        if reason is None:
+            return None
     elif metric.quality is not None:
         per_query = rows.groupby("query")[metric.quality].mean().dropna().to_numpy(dtype=np.float64)
         value, interval = float(per_query.mean()), stats.bootstrap_interval(per_query)
@@ -351,6 +408,8 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
     elif metric.spread == "exact":
         value = metric.derive(rows)
         interval = None if value is None else stats.Interval(value, value)
+    elif not values.all():  # a wait, say, of nobody in some process: zero has no logarithm
+        value, interval = float(values.mean()), stats.t_interval(values)
     else:
         value, interval = stats.geometric_mean(values), stats.log_t_interval(values)
     if value is not None and interval is None:
@@ -376,6 +435,18 @@ def _steady(rows: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     starts = rows.groupby("repeat")["value"].apply(lambda values: stats.steady_from(values.to_numpy()))
     kept = rows[rows.groupby("repeat").cumcount() >= rows["repeat"].map(starts).fillna(0)]
     return kept, len(rows) - len(kept), int(starts.isna().sum())
+
+
+def _why_none(metric: Metric, rows: pd.DataFrame) -> str | None:
+    """Why a process gives no value; None where a series carries no such observation.
+
+    As a warm pass has no quality.
+    """
+    fewest = int(rows.groupby("repeat").size().min())
+    if metric.quantile is not None and fewest < stats.samples_needed(metric.quantile):
+        return _too_few(metric.quantile, fewest)
+    lost = int(_unanswered(rows).sum())
+    return f"{lost:,} of {len(rows):,} requests {NO_ANSWER}" if lost else None
 
 
 def _too_few(quantile: float, samples: int) -> str:

@@ -5,6 +5,7 @@ Statistics primitives come from numpy and scipy; what is ours is when a number m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -36,11 +37,17 @@ def samples_needed(quantile: float) -> int:
     return round(10 / (1 - quantile))
 
 
-def percentile(values: Values, quantile: float) -> float | None:
-    """The `quantile` of `values` by linear interpolation; None where there are too few to carry it."""
-    if len(values) < samples_needed(quantile):
+def percentile(values: Values, quantile: float, unanswered: int = 0) -> float | None:
+    """The `quantile` of `values` by linear interpolation; None where there are too few to carry it.
+
+    So many `unanswered` more, which have no value, count as greater than all; None where one of these is
+    what the quantile falls on.
+    """
+    count = len(values) + unanswered
+    if count < samples_needed(quantile) or math.ceil(quantile * (count - 1)) >= len(values):
         return None
-    return float(np.quantile(np.asarray(values), quantile))
+    array = np.asarray(values, dtype=np.float64)
+    return float(np.quantile(np.append(array, np.full(unanswered, array.max())), quantile))
 
 
 def geometric_mean(values: Values) -> float:

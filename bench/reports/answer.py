@@ -16,14 +16,21 @@ from bench.reports import units
 JUDGED: tuple[Literal["pass", "miss", "not proven"], ...] = ("pass", "miss", "not proven")
 # Three numbers that matter: how fast, how right, how much. The first metric with a value is taken.
 _KEY_FIGURES = (
-    ("query.latency.p95", "query.latency.mean", "memory.search.latency.p95", "memory.search.latency.mean"),
-    ("memory.recall_at_10", "query.recall_at_10", "query.ndcg_at_10"),
-    ("memory.ingest.rate", "query.throughput", "memory.search.throughput"),
+    (
+        "query.latency.p95",
+        "query.latency.mean",
+        "memory.search.latency.p95",
+        "memory.search.latency.mean",
+        "agents.latency.p95",
+        "agents.latency.mean",
+    ),
+    ("memory.recall_at_10", "query.recall_at_10", "query.ndcg_at_10", "agents.utilisation"),
+    ("memory.ingest.rate", "query.throughput", "memory.search.throughput", "agents.capacity"),
 )
 # Labels whose values say by themselves what they are.
 _PLAIN_LABELS = frozenset(
     ("phase", "part", "of", "qtype", "operation", "distribution", "percentile", "kind", "case", "way")
-)
+) | {"agent"}
 # Bidirectional classes of the embeddings, overrides and isolates, which reorder the text around them.
 _DIRECTIONS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 
@@ -118,20 +125,9 @@ def described(labels: Mapping[str, str]) -> str:
 
 
 def _described(key: str, value: str) -> str:
+    if key in _PLAIN_LABELS:
+        return value
     match key:
-        case (
-            "phase"
-            | "part"
-            | "of"
-            | "qtype"
-            | "operation"
-            | "distribution"
-            | "percentile"
-            | "kind"
-            | "case"
-            | "way"
-        ):
-            return value
         case "level":
             return value.upper()
         case "shards":

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bench import matched
-from bench.metrics import METRICS, Measured
+from bench.metrics import METRICS, NO_ANSWER, Measured
 from bench.record import RunRecord
 from bench.reports import answer, units
 
@@ -58,6 +58,31 @@ _TABLES = {
     "Queries among a share of the documents": {
         "query.filtered.recall_at_10": "recall@10",
         "query.filtered.latency.mean": "mean latency",
+    },
+    "Agents, one question at a time": {
+        "agents.hop_latency.mean": "hop, mean",
+        "agents.hop_latency.p95": "hop, p95",
+        "agents.service_time.mean": "work, mean",
+        "agents.queue_wait.mean": "wait, mean",
+    },
+    "Agents under load, from the intended start": {
+        "agents.load.latency.mean": "mean latency",
+        "agents.load.latency.p50": "p50",
+        "agents.load.latency.p95": "p95",
+        "agents.load.within_objective": "in the objective",
+        "agents.load.throughput": "answered",
+    },
+    "Agents under load, what became of the questions": {
+        "agents.load.rejection_rate": "rejected",
+        "agents.load.timeout_rate": "timed out",
+        "agents.load.failure_rate": "failed",
+        "agents.load.degraded_rate": "answers degraded",
+        "agents.load.busiest": "busiest agent",
+    },
+    "Each agent under load": {
+        "agents.load.utilisation": "utilisation",
+        "agents.load.queue_wait.mean": "wait, mean",
+        "agents.load.queue_wait.p95": "wait, p95",
     },
     "Known answers: the largest error": {
         "lab.error.percentile": "of a percentile",
@@ -151,6 +176,6 @@ def _label(metric: Measured) -> str:
 
 def _cell(metric: Measured) -> str:
     if metric.value is None:
-        return "too few samples"
+        return "not all answered" if NO_ANSWER in (metric.reason or "") else "too few samples"
     counted = metric.ci_low == metric.ci_high  # an interval of no width says nothing
     return units.show(metric.value, metric.unit) if counted else answer.value(metric)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from bench.artifacts import Artifact
-from bench.suites import lab, memory, peers, query
+from bench.suites import agents, lab, memory, peers, query
 from bench.suites.base import Experiment, facts
 from bench.trial import Work
 
@@ -27,6 +27,12 @@ class Suite(Protocol):
         """Make what the trials need, and return them."""
 
 
-SUITES: dict[str, Suite] = {"memory": memory, "query": query, "lab": lab, "peers": peers}
+SUITES: dict[str, Suite] = {
+    "memory": memory,
+    "query": query,
+    "agents": agents,
+    "lab": lab,
+    "peers": peers,
+}
 
 __all__ = ["SUITES", "Experiment", "facts"]

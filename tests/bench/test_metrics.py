@@ -40,8 +40,13 @@ def test_every_metric_of_the_contract_that_these_suites_give_is_in_the_table():
         "memory.coding.bytes_per_vector", "memory.peak", "query.throughput", "query.cache_hit_rate",
         "query.ndcg_at_10", "query.mrr_at_10", "query.recall_at_10",
     }  # fmt: skip
-    assert latencies | others <= set(METRICS)
-    assert all(metric.suite in ("memory", "query", "lab", "peers") for metric in METRICS.values())
+    agents = {
+        "agents.hop_latency.mean", "agents.hop_latency.p95", "agents.coordination_overhead",
+        "agents.utilisation", "agents.latency.p95", "agents.load.latency.p95", "agents.load.utilisation",
+        "agents.load.rejection_rate", "agents.load.timeout_rate", "agents.load.throughput",
+    }  # fmt: skip
+    assert latencies | others | agents <= set(METRICS)
+    assert all(metric.suite in ("memory", "query", "agents", "lab", "peers") for metric in METRICS.values())
 
 
 def test_a_rate_is_items_over_seconds():
@@ -76,6 +81,50 @@ def test_the_process_with_the_fewest_samples_left_is_the_reason():
     p99 = find(samples, "memory.search.latency.p99")
     assert p99.value is None
     assert p99.reason == f"{600 - p99.cut} of the 1,000 samples a process this percentile needs"
+
+
+def requests(values, outcomes, repeat=0, load="80%"):
+    return rows("agents.load", values, repeat, {"load": load}, "agents", outcome=outcomes)
+
+
+def test_a_request_without_an_answer_counts_as_slower_than_any_in_a_percentile():
+    # Of 400, numbered from 0, p50 lies at 199.5; p95 falls among the forty that were rejected at once.
+    values, outcomes = [*range(1, 361), *[0.001] * 40], ["answered"] * 360 + ["rejected"] * 40
+    samples = [row for repeat in range(5) for row in requests(values, outcomes, repeat)]
+    p50, p95, mean = (find(samples, f"agents.load.latency.{s}", load="80%") for s in ("p50", "p95", "mean"))
+    assert p50.value == pytest.approx(200.5)
+    assert (p95.value, p95.reason) == (None, "200 of 2,000 requests had no answer")
+    assert (mean.value, mean.reason) == (None, "200 of 2,000 requests had no answer")
+
+
+def test_few_requests_without_an_answer_leave_a_percentile_below_them():
+    values = [*range(1, 392), *[0.001] * 9]
+    samples = requests(values, ["answered"] * 391 + ["timed out"] * 9)
+    # Of 400, numbered from 0, p95 lies at 379.05.
+    assert find(samples, "agents.load.latency.p95", load="80%").value == pytest.approx(380.05)
+    few = requests([1.0] * 100, ["answered"] * 91 + ["failed"] * 9)
+    assert find(few, "agents.load.latency.p95", load="80%").reason.startswith("100 of the 200 samples")
+
+
+def test_how_requests_ended_are_shares_of_all():
+    outcomes = ["answered"] * 5 + ["degraded"] * 2 + ["rejected"] * 2 + ["timed out"]
+    samples = [row for repeat in range(5) for row in requests([1.0] * 10, outcomes, repeat)]
+    found = {
+        end: find(samples, f"agents.load.{end}_rate", load="80%").value
+        for end in ("rejection", "timeout", "failure", "degraded")
+    }
+    assert found == pytest.approx({"rejection": 0.2, "timeout": 0.1, "failure": 0, "degraded": 0.2})
+
+
+def test_a_time_that_is_zero_in_some_process_has_a_plain_mean():
+    samples = [
+        row
+        for repeat in range(5)
+        for row in rows("agents.queue_wait", [0.0 if repeat else 1.0] * 20, repeat, suite="agents")
+    ]
+    wait = find(samples, "agents.queue_wait.mean")
+    assert wait.value == pytest.approx(0.2)
+    assert wait.ci_low < 0.2 < wait.ci_high
 
 
 def test_too_few_processes_give_a_value_without_an_interval():

@@ -6,7 +6,8 @@ from children import result_of
 
 from bench.config import UniformPopularity
 from bench.metrics import derive
-from bench.suites.query import batching, ingested, passes
+from bench.suites import ingested
+from bench.suites.query import batching, passes
 from bench.trial import frame
 from bench.workload import prose
 from bench.workload.popularity import Stream

@@ -22,6 +22,22 @@ def test_percentiles_of_a_known_distribution():
     assert stats.percentile(values, 0.99) == 991
 
 
+@given(
+    st.lists(st.floats(0, 1e6), max_size=60),
+    st.integers(0, 60),
+    st.sampled_from([0.5, 0.6, 0.8]),
+)
+def test_what_was_not_answered_counts_as_slower_than_any(values, unanswered, quantile):
+    found = stats.percentile(values, quantile, unanswered)
+    slow = [*values, *[1e9] * unanswered]
+    if len(slow) < stats.samples_needed(quantile):
+        assert found is None
+    elif (expected := np.quantile(slow, quantile)) <= max(values, default=0):
+        assert found == pytest.approx(expected)
+    else:
+        assert found is None
+
+
 @given(st.lists(st.floats(1e-6, 1e6), min_size=5, max_size=30))
 def test_the_log_interval_holds_the_geometric_mean_and_scales_with_the_unit(values):
     low, high = stats.log_t_interval(values)

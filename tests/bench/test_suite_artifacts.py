@@ -53,6 +53,7 @@ def experiment(dataset, store, *overrides):
     ("suite", "dataset", "overrides"),
     [
         ("query", texts, ["index=flat"]),
+        ("agents", texts, ["index=flat"]),
         ("memory", vectors, ["index=ivf_flat", "index.nlist=8"]),
     ],
 )

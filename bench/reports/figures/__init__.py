@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.record import RunRecord
+from bench.reports.figures.agents import under_load
 from bench.reports.figures.baseline import beside_documented
 from bench.reports.figures.drawing import Drawing, Omitted
 from bench.reports.figures.frontier import frontiers
@@ -32,6 +33,7 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
         parts(record),
         codes(record),
         ingestion(record, samples),
+        *under_load(record),
         *peers(record),
     ]
 

@@ -14,8 +14,9 @@
 from __future__ import annotations
 
 from bench.artifacts import Artifact
+from bench.suites import ingested
 from bench.suites.base import Experiment
-from bench.suites.query import ablation, batching, ingested, passes
+from bench.suites.query import ablation, batching, passes
 from bench.trial import Work
 from bench.workload import embeddings
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench import quality, trial
+from bench.suites import ingested
 from bench.suites.base import Experiment
-from bench.suites.query import ingested
 from bench.timing import Timed, time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload.dataset import TextDataset

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bench.suites.ingested import FIELD, numbers
 from bench.suites.judge import recalls_among
-from bench.suites.query.ingested import FIELD, numbers
 from bench.timing import Timed, time_each
 from bench.trial import Samples
 from bench.workload.dataset import IntArray

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import numpy as np
 
 from bench import quality, trial
+from bench.suites import ingested
 from bench.suites.base import Experiment
-from bench.suites.query import ingested
 from bench.suites.query.filtered import Filtered
 from bench.timing import Timed, time_each
 from bench.trial import Measurement, Plan, Samples, Work

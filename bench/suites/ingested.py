@@ -53,9 +53,7 @@ def folder(experiment: Experiment, dataset: TextDataset, vectors: Vectors) -> Pa
             "vectors": str(vectors.folder),
             "folder": str(folder),
         }
-        process.call(
-            "bench.suites.query.ingested:ingest", argument, threads=compute_threads(config.trial.threads)
-        )
+        process.call("bench.suites.ingested:ingest", argument, threads=compute_threads(config.trial.threads))
 
     return experiment.store.get_or_build(*artifact(experiment, dataset), build)
 

@@ -1,0 +1,84 @@
+"""Suite `agents`: questions answered by the three agents, through the coordinator.
+
+| part | measures |
+|---|---|
+| idle | one client: what a hop between agents and the coordination cost, how long each agent works |
+| load | questions that arrive at random, at shares of the capacity: latency, utilisation, rejections |
+
+`suite.agents.parts` says which of them run, each in its own process. No cache answers in either.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from bench.artifacts import Artifact
+from bench.suites import ingested
+from bench.suites.agents import idle, load
+from bench.suites.base import Experiment
+from bench.trial import Work
+from bench.workload import embeddings
+from brein import EngineConfig
+
+
+class Part(Protocol):
+    """What a part's module has."""
+
+    METRICS: tuple[str, ...]  # the beginnings of its metrics' names
+
+    def plan(self, experiment: Experiment, argument: dict[str, Any]) -> Work:
+        """Say what the part gives; `argument` is what its trials are given, whichever part it is."""
+
+
+PARTS: dict[str, Part] = {"idle": idle, "load": load}
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse what cannot be measured, before anything is made.
+
+    Raises:
+        UsageError: the data set is no text, or has too few documents for the index or for k.
+    """
+    dataset = experiment.text("agents")
+    experiment.check_size(len(dataset.documents), "documents", experiment.config.suite.agents.k)
+
+
+def artifacts(experiment: Experiment) -> list[Artifact]:
+    """What `plan` makes, known without making it."""
+    if experiment.lacks_gpu():
+        return []
+    dataset = experiment.text("agents")
+    return [
+        embeddings.text_artifact(dataset, experiment.config.embedding),
+        ingested.artifact(experiment, dataset),
+    ]
+
+
+def plan(experiment: Experiment) -> list[Work]:
+    """Make what the trials need, and say what the parts give; a part left out says so."""
+    if experiment.lacks_gpu():
+        return [Work(skipped={"agents": "needs a GPU"})]
+    dataset, settings = experiment.text("agents"), experiment.config.suite.agents
+    argument = {
+        "engine": _without_caches(experiment.engine).model_dump_json(),
+        "folder": str(ingested.folder(experiment, dataset, experiment.embedded(dataset))),
+        "questions": [query.text for query in dataset.queries],
+        "settings": settings.model_dump(mode="json"),
+        "scratch": str(experiment.store.scratch()),
+    }
+    return [
+        part.plan(experiment, argument)
+        if name in settings.parts
+        else Work(skipped=dict.fromkeys(part.METRICS, f"suite.agents.parts leaves {name} out"))
+        for name, part in PARTS.items()
+    ]
+
+
+def _without_caches(engine: EngineConfig) -> EngineConfig:
+    """The engine with every level of every cache switched off."""
+    cache = engine.cache
+    off = {
+        **{name: getattr(cache, name).model_copy(update={"maxsize": 0}) for name in ("embedding", "search")},
+        **{name: getattr(cache, name).model_copy(update={"enabled": False}) for name in ("l2", "l3")},
+    }
+    return engine.model_copy(update={"cache": cache.model_copy(update=off)})

@@ -1,0 +1,142 @@
+"""Questions asked as a load asks them: at times of their own, or by clients who wait for their answers.
+
+Times are seconds after `begin`, a moment of the running event loop's clock from which on is measured. What is
+asked before, at negative times, is to fill the queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.errors import MeasurementError
+from bench.metrics import Outcome
+from brein.agents import AgentsConfig, AgentStats, Response
+from brein.errors import QueueFullError
+
+_PAUSE = 0.01  # seconds until a client whose question had no answer asks again
+_DRAIN = 120.0  # seconds that agents may take to end what nobody waits for any more
+_LOOK = 0.01  # seconds between two looks whether they have
+
+Ask = Callable[[str], Awaitable[Response[Any, Any]]]
+Read = TypeVar("Read")
+
+
+class Asked(NamedTuple):
+    """A question that was meant to be asked at `intended`, was at `sent`, and what became of it at `ended`.
+
+    `response` is there where it was answered, `problem` where not.
+    """
+
+    intended: float
+    sent: float
+    ended: float
+    outcome: Outcome
+    response: Response[Any, Any] | None = None
+    problem: str | None = None
+
+
+def arrivals(rate: float, start: float, end: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """When questions arrive: a Poisson process of `rate` a second, given that it has its mean number of them.
+
+    Ascending times from `start` to `end`, (round(rate × (end − start)),). Given their number, arrivals are
+    independent and uniform (Ross, Stochastic Processes, 1996, theorem 2.3.1). So the load offered is the one
+    stated; the number of 200 free arrivals strays from it by more than 7% every third time.
+    """
+    return np.sort(random.uniform(start, end, round(rate * (end - start))))
+
+
+def endless(questions: Sequence[str], random: np.random.Generator) -> Iterator[str]:
+    """Every question in random order, then again in another."""
+    while True:
+        yield from (questions[row] for row in random.permutation(len(questions)))
+
+
+def clients(limits: AgentsConfig) -> int:
+    """How many clients keep every slot at work, two for each place in one, without ever filling a queue."""
+    agents = (limits.hippocampus, limits.amygdala, limits.prefrontal_cortex)
+    wanted = 2 * sum(agent.max_concurrent * agent.batch_size for agent in agents)
+    return min(wanted, *(agent.max_concurrent + agent.queue_size for agent in agents))
+
+
+async def open_loop(ask: Ask, questions: Iterator[str], times: Iterable[float], begin: float) -> list[Asked]:
+    """Ask one question at each of `times`, ascending, whatever became of those before.
+
+    Ends when each has its outcome, which the agents' timeouts bound.
+    """
+    now = asyncio.get_running_loop().time
+    asking = []
+    async with asyncio.TaskGroup() as group:
+        for intended in times:
+            await asyncio.sleep(max(0.0, begin + intended - now()))
+            asking.append(group.create_task(_outcome(ask, next(questions), begin, intended)))
+    return [task.result() for task in asking]
+
+
+async def closed_loop(
+    ask: Ask, questions: Iterator[str], count: int, begin: float, seconds: float
+) -> list[Asked]:
+    """Let `count` clients each ask, wait for the outcome and ask again, from now until `seconds`.
+
+    Ends when the last questions have their outcome, which the agents' timeouts bound.
+    """
+    now = asyncio.get_running_loop().time
+    asked: list[Asked] = []
+
+    async def client() -> None:
+        while (start := now() - begin) < seconds:
+            one = await _outcome(ask, next(questions), begin, start)
+            asked.append(one)
+            if one.response is None:
+                await asyncio.sleep(_PAUSE)
+
+    await asyncio.gather(*(client() for _ in range(count)))
+    return asked
+
+
+async def _outcome(ask: Ask, question: str, begin: float, intended: float) -> Asked:
+    now = asyncio.get_running_loop().time
+    sent = now() - begin
+    try:
+        response = await ask(question)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        return Asked(intended, sent, now() - begin, _named(error), problem=problem)
+    return Asked(intended, sent, now() - begin, "degraded" if response.degraded else "answered", response)
+
+
+def _named(error: Exception) -> Outcome:
+    if isinstance(error, QueueFullError):
+        return "rejected"
+    return "timed out" if isinstance(error, TimeoutError) else "failed"
+
+
+async def read_at(moment: float, read: Callable[[], Read]) -> Read:
+    """Read at a moment of the event loop's clock."""
+    await asyncio.sleep(max(0.0, moment - asyncio.get_running_loop().time()))
+    return read()
+
+
+async def drained(stats: Callable[[], Mapping[str, AgentStats]]) -> None:
+    """Wait until no agent has anything in hand, not even work that nobody waits for.
+
+    Raises:
+        MeasurementError: one still has after two minutes.
+    """
+    try:
+        async with asyncio.timeout(_DRAIN):
+            while any(each.waiting or each.running or each.abandoned for each in stats().values()):
+                await asyncio.sleep(_LOOK)
+    except TimeoutError:
+        raise MeasurementError(
+            f"agents still work {_DRAIN:g} s after the last outcome of a load; lower agents.*.timeout"
+        ) from None
+
+
+def utilisation(before: AgentStats, after: AgentStats) -> float:
+    """Busy slot-seconds over all there were between two readings of an agent."""
+    return (after.busy - before.busy) / (after.slots * (after.elapsed - before.elapsed))
