@@ -13,25 +13,20 @@ import json
 import logging
 import os
 import secrets
-import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import current_thread, main_thread
-from types import FrameType
 from typing import Any
 
 from bench import machine, record, trial
 from bench.config import TrialConfig
 from bench.errors import MeasurementError, UsageError
 from bench.trial import Cell, Ended, Kept, Plan, Task
-
-_GLANCE = 1.0  # seconds between two looks at whether the run was interrupted
 
 # --- on a node -------------------------------------------------------------------------------------
 
@@ -87,7 +82,6 @@ class Cluster:
     """Nodes that are alike, and like this machine."""
 
     nodes: Sequence[Node]
-    check_interrupted: Callable[[], None]
 
     def run(self, tasks: Sequence[Task]) -> Iterator[list[tuple[Task, Ended]]]:
         """Run tasks, each in its order on the next node that is free; they come as they end.
@@ -105,7 +99,6 @@ class Cluster:
         losses: dict[Task, Node] = {}
         ended = []
         while waiting or running:
-            self.check_interrupted()
             while waiting and free:
                 node, task = free.popleft(), waiting.popleft()
                 running[node.worker.run.remote(_text(task))] = node, task
@@ -114,12 +107,10 @@ class Cluster:
                     f"no node of the cluster is left; {len(waiting)} trials have not run: start Ray on the "
                     "nodes again, then go on with --resume FOLDER"
                 )
-            found, _ = ray.wait(list(running), timeout=_GLANCE)
-            if not found:
-                continue
-            node, task = running.pop(found[0])
+            (first,), _ = ray.wait(list(running))
+            node, task = running.pop(first)
             try:
-                ended.append((task, _ended_on(node, ray.get(found[0]))))
+                ended.append((task, _ended_on(node, ray.get(first))))
                 free.append(node)
             except (ActorDiedError, ActorUnavailableError):
                 if task in losses:
@@ -156,38 +147,9 @@ def connect(address: str | None, folders: Sequence[Path], patience: float = 60.0
         if not nodes:
             raise UsageError("no node of the Ray cluster has cores to give; start some with --num-cpus")
         _check(nodes, [*folders, Path.cwd()], patience)
-        others_first = sorted(nodes, key=lambda node: node.is_here)  # this one has more to do
-        with interrupts_kept() as check_interrupted:
-            yield Cluster(others_first, check_interrupted)
+        yield Cluster(sorted(nodes, key=lambda node: node.is_here))  # others first: this one has more to do
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def interrupts_kept() -> Iterator[Callable[[], None]]:
-    """Gives what raises KeyboardInterrupt again where one was raised inside this block and is gone.
-
-    Ray runs Python from its own code, on this thread too, and what is raised there is reported and ignored.
-    """
-    interrupted = []
-    usual = signal.getsignal(signal.SIGINT)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.append(number)
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if interrupted:
-            raise KeyboardInterrupt
-
-    handles = usual is signal.default_int_handler and current_thread() is main_thread()
-    if handles:
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield check
-    finally:
-        if handles:
-            signal.signal(signal.SIGINT, usual)
 
 
 def _check_answers(address: str | None, patience: float) -> None:

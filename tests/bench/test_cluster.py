@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from contextlib import suppress
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -138,7 +137,16 @@ def test_a_node_measures_one_trial_at_a_time_and_this_one_none_while_a_result_is
         assert all(before[1] <= after[0] for before, after in pairwise(sorted(times)))
 
 
+@pytest.fixture
+def interruptible():
+    """Where a shell started the tests in the background, they ignore SIGINT."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_ends_its_trials_on_every_node(nodes, tmp_path):
     files = [tmp_path / "one", tmp_path / "two"]
 
@@ -151,16 +159,6 @@ def test_an_interrupted_run_ends_its_trials_on_every_node(nodes, tmp_path):
     with pytest.raises(KeyboardInterrupt), cluster.connect(nodes.address, [tmp_path]) as found:
         list(found.run(tasks(*[("hang", {"file": str(file)}) for file in files])))
     assert all(is_gone(int(file.read_text())) for file in files)
-
-
-def test_an_interrupt_that_was_swallowed_is_raised_again():
-    with cluster.interrupts_kept() as check_interrupted:
-        check_interrupted()
-        with suppress(KeyboardInterrupt):  # as Ray does around what it calls
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            check_interrupted()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
