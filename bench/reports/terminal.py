@@ -43,7 +43,7 @@ def sweep(
     made = sweeps.over([record for _, record in runs], objective, failures)
     parts: list[RenderableType] = [
         *([_cells(made)] if made.axes else []),
-        *(_small(table, widest=2) for table in side_by_side.answering(made)),
+        *(_small(table, widest=1 if made.axes else 2) for table in side_by_side.answering(made)),
     ]
     parts += [Text(f"  - {line}") for line in sweeps.standing(made)]
     parts.append(Text(sweeps.headline(made), style="bold"))

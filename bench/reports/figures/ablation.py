@@ -83,9 +83,9 @@ def _draw(changes: list[_Change]) -> Drawing:
         key="ablation",
         title=tables.ABLATION,
         caption="Each row is the pipeline with that one change, beside the pipeline as it is, on the same "
-        "queries. Left, the difference in nDCG@10, with its 95% interval over queries; right, the ratio of the "
-        "mean latencies, with its interval over processes, where they are enough for one. Round marks are better "
-        "(green) or worse (red) with the whole interval; grey diamonds are not proven.",
+        "queries. Left, the difference in nDCG@10, its 95% interval over queries; right, the ratio of mean "
+        "latencies, its interval over processes, where they are enough for one. Round marks are better (green) "
+        "or worse (red) with the whole interval; grey diamonds are not proven.",
         svg=drawn,
         csv=as_csv(
             ("change", "metric", "value", "ci_low", "ci_high"),
