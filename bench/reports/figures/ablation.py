@@ -62,15 +62,14 @@ def _changes(record: RunRecord) -> list[_Change]:
 
 def _draw(changes: list[_Change]) -> Drawing:
     height = _ROW * len(changes)
-    with svg.canvas(height + 76) as figure:
+    with svg.canvas(height + 54) as figure:
         half = (svg.WIDTH - 2 * GUTTER - _GAP) // 2
-        quality = axes_in(figure, GUTTER, GUTTER + half + _GAP, 28, 48)
-        cost = axes_in(figure, GUTTER + half + _GAP, GUTTER, 28, 48)
+        quality = axes_in(figure, GUTTER, GUTTER + half + _GAP, 6, 48)
+        cost = axes_in(figure, GUTTER + half + _GAP, GUTTER, 6, 48)
         _quality_axis(quality, changes)
         _cost_axis(cost, changes)
-        for axes, none in ((quality, 0), (cost, 1)):
+        for axes in (quality, cost):
             axes.set_ylim(height, 0)
-            axes.axvline(none, color=svg.MUTED, linewidth=1)
             without_y(axes)
         for place, change in enumerate(changes):
             _row(quality, cost, _ROW * place, change)
@@ -82,10 +81,11 @@ def _draw(changes: list[_Change]) -> Drawing:
     return Drawing(
         key="ablation",
         title=tables.ABLATION,
-        caption="Each row is the pipeline with that one change, beside the pipeline as it is, on the same "
-        "queries. Left, the difference in nDCG@10, its 95% interval over queries; right, the ratio of mean "
-        "latencies, its interval over processes, where they are enough for one. Round marks are better (green) "
-        "or worse (red) with the whole interval; grey diamonds are not proven.",
+        caption="Each row is the pipeline with that one change, beside the pipeline as it is (the upright "
+        "lines), on the same queries. Left, the difference in nDCG@10, its 95% interval over queries; "
+        "right, the ratio of mean latencies, its interval over processes, where they are enough for "
+        "one. Round marks are better (green) or worse (red) with the whole interval; grey diamonds are "
+        "not proven.",
         svg=drawn,
         csv=as_csv(
             ("change", "metric", "value", "ci_low", "ci_high"),
@@ -129,6 +129,7 @@ def _row(quality: Axes, cost: Axes, top: float, change: _Change) -> None:
 
 def _mark(axes: Axes, y: float, metric: Measured, none: float) -> None:
     mark, colour = "D", svg.MUTED
+    axes.plot([none, none], [y - 8, y + 8], color=svg.DOCUMENTED, linewidth=1.2)
     if metric.ci_low is not None and metric.ci_high is not None:
         axes.plot(
             [metric.ci_low, metric.ci_high], [y, y], color=(colour := _colour(metric, none)), linewidth=2.5

@@ -77,9 +77,9 @@ def _draw(bars: Sequence[_Bar]) -> Drawing:
     return Drawing(
         key="stages",
         title=_TITLE,
-        caption="Means over all queries, caches empty; a query without a stage counts as none of it. Means add "
-        "up, as medians do not. The line is the mean of whole queries: what is left up to it lies between "
-        "stages.",
+        caption="Means over all queries, caches empty; a query without a stage counts as none of it. Means "
+        "add up, as medians do not. The line is the mean of whole queries: what is left up to it lies "
+        "between stages.",
         svg=drawn,
         csv=as_csv(
             ("configuration", "stage", "mean_seconds"),
