@@ -116,7 +116,7 @@ def test_the_warm_up_of_queries_is_that_of_their_stages(retrieved: RunRecord) ->
     found = {m.labels["stage"]: m for m in retrieved.metrics if m.name == "query.stage.latency.mean"}
     whole = stages.whole(retrieved)
     assert whole is not None
-    assert whole.cut == found["embedding"].cut == REPEATS * SLOW
+    assert whole.cut == found["embedding"].cut >= REPEATS * SLOW
     assert found["embedding"].value == pytest.approx(8e-3, rel=0.05)
 
 

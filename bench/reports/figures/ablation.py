@@ -129,7 +129,7 @@ def _row(quality: Axes, cost: Axes, top: float, change: _Change) -> None:
 
 def _mark(axes: Axes, y: float, metric: Measured, none: float) -> None:
     mark, colour = "D", svg.MUTED
-    axes.plot([none, none], [y - 8, y + 8], color=svg.DOCUMENTED, linewidth=1.2)
+    axes.plot([none, none], [y - 8, y + 8], color=svg.MUTED, linewidth=1)
     if metric.ci_low is not None and metric.ci_high is not None:
         axes.plot(
             [metric.ci_low, metric.ci_high], [y, y], color=(colour := _colour(metric, none)), linewidth=2.5
