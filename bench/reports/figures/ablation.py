@@ -135,7 +135,9 @@ def _mark(axes: Axes, y: float, metric: Measured, none: float) -> None:
             [metric.ci_low, metric.ci_high], [y, y], color=(colour := _colour(metric, none)), linewidth=2.5
         )
         mark = "D" if colour == svg.MUTED else "o"
-    axes.plot([metric.value], [y], mark, color=colour, markersize=6 if mark == "D" else 7, markeredgewidth=0)
+    axes.plot(
+        [metric.value or 0.0], [y], mark, color=colour, markersize=6 if mark == "D" else 7, markeredgewidth=0
+    )
 
 
 def _colour(metric: Measured, none: float) -> str:
