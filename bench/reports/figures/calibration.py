@@ -22,7 +22,7 @@ def calibration(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
     """Draw every query whose latency was predicted, where there was any."""
     rows = samples[samples["series"] == "query.prediction"]
     times = rows[["value", "reference"]].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-    rows = rows.loc[((times > LEAST) & (times < MOST)).all(axis=1)]
+    rows = rows.iloc[np.flatnonzero(((times > LEAST) & (times < MOST)).all(axis=1))]
     if not len(rows):
         return []
     shown = _evenly(rows)
