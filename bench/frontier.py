@@ -84,6 +84,11 @@ class Point:
         found = self.measured.get(axis)
         return found.value if found and found.value is not None and math.isfinite(found.value) else None
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether it has a value on some axis: a cell that measured other things has none."""
+        return any(self.value(axis) is not None for axis in self.measured)
+
 
 class Doubt(NamedTuple):
     """A bound that is not proven to be met, and what would decide it."""
@@ -219,6 +224,7 @@ def cheapest(points: Sequence[Point], objective: ObjectiveConfig) -> Choice | No
     unknown = [axis for axis in limits if all(point.value(axis) is None for point in valid)]
     if valid and unknown:
         return Choice("none", None, tuple(Doubt(axis, "it was not measured") for axis in unknown))
+    valid = [point for point in valid if point.is_judged]
     costs = {point.cell: _cost(points, point) for point in valid}
     doubts = {point.cell: _doubts(point, limits) for point in valid if not _fails(point, limits)}
     proven = [point for point in valid if doubts.get(point.cell) == ()]

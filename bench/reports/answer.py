@@ -30,7 +30,9 @@ _KEY_FIGURES = (
 # Labels whose values say by themselves what they are.
 _PLAIN_LABELS = frozenset(
     ("phase", "part", "of", "qtype", "operation", "distribution", "percentile", "kind", "case", "way")
-) | {"agent"}
+) | {"agent", "strategy", "change"}
+# What reads otherwise than as a share.
+_UNITS = {"query.ablation.ndcg_difference": units.POINTS, "query.ablation.cost": units.RATIO}
 # Bidirectional classes of the embeddings, overrides and isolates, which reorder the text around them.
 _DIRECTIONS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 
@@ -89,7 +91,12 @@ def uncovered(record: RunRecord) -> list[Measured]:
 
 def value(metric: Measured) -> str:
     """A metric's value with its interval."""
-    return units.show(metric.value, metric.unit, metric.ci_low, metric.ci_high)
+    return units.show(metric.value, unit(metric), metric.ci_low, metric.ci_high)
+
+
+def unit(metric: Measured) -> str:
+    """The unit a metric is shown in: its own, unless it is a difference of shares or a ratio."""
+    return _UNITS.get(metric.name, metric.unit)
 
 
 def measured(verdict: Verdict) -> str:
@@ -132,6 +139,8 @@ def _described(key: str, value: str) -> str:
             return value.upper()
         case "shards":
             return f"{value} shard" if value == "1" else f"{value} shards"
+        case "stage" if not value.isdecimal():  # of a pipeline; those of a stream are numbered
+            return value
         case "share":
             return _percent(value)
         case _:

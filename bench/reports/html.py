@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bench import stats
 from bench.record import RunRecord
-from bench.reports import answer, figures, sweep, tables, units
+from bench.reports import answer, figures, side_by_side, sweep, tables, units
 from bench.reports.figures import Drawing
 from bench.reports.sweep import Sweep
 
@@ -44,6 +44,8 @@ def render_sweep(made: Sweep, links: Sequence[str]) -> str:
         made=made,
         sweep=sweep,
         links=links,
+        answering=side_by_side.answering(made),
+        others=side_by_side.others(made),
         drawings=[drawing for drawing in drawn if isinstance(drawing, Drawing)],
         omitted=[drawing for drawing in drawn if not isinstance(drawing, Drawing)],
     )

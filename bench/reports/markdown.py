@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bench.record import RunRecord, Verdict
-from bench.reports import answer, sweep, tables, units
+from bench.reports import answer, side_by_side, sweep, tables, units
 from bench.reports.sweep import Sweep
 from bench.reports.tables import Table
 
@@ -35,7 +35,7 @@ def render_sweep(made: Sweep) -> str:
         *_list("Notes", sweep.standing(made)),
         *_winners(made),
         *_cells(made),
-        *([] if made.axes else map(_table, sweep.side_by_side(made))),
+        *map(_table, side_by_side.answering(made)),
         *_list("How it was measured", [f"{term}: {said}" for term, said in sweep.measured_how(made)]),
         "Every metric of every cell: `results.parquet`, `results.csv`",
     ]
@@ -107,7 +107,8 @@ def _tables(record: RunRecord) -> Iterator[str]:
 def _table(table: Table) -> str:
     lines = [[table.title, *table.columns], ["---"] * (1 + len(table.columns))]
     lines += [[_text(label), *map(_text, cells)] for label, cells in table.rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{shown}\n\n{_text(table.note)}" if table.note else shown
 
 
 def _notes(record: RunRecord) -> str:

@@ -12,8 +12,7 @@ from bench.config import ObjectiveConfig
 from bench.frontier import AXES, Axis, Choice, Failure, Point
 from bench.metrics import METRICS
 from bench.record import RunRecord
-from bench.reports import answer, tables, units
-from bench.reports.tables import Table
+from bench.reports import answer, units
 
 _MOST_LINES = 5  # on cells that are not valid; the others are counted
 
@@ -26,6 +25,8 @@ class Sweep:
     failures: Sequence[Failure]
     objective: ObjectiveConfig
     points: list[Point]
+    compared: list[Point]  # those of them that are, or failed to be
+    apart: list[Point]  # the valid cells that measured other things than the axes
     axes: dict[str, Axis]  # those on which some cell has a value
     differences: list[str]  # why the cells do not compare; there is then neither frontier nor choice
     frontiers: dict[tuple[str, ...], list[Point]]
@@ -41,11 +42,15 @@ def over(records: Sequence[RunRecord], objective: ObjectiveConfig, failures: Seq
     points = frontier.points(records, failures)
     axes = AXES.get(frontier.judged(records) or "", {})
     differences = frontier.differences(records)
+    is_judged = any(point.is_judged for point in points)
+    apart = [point for point in points if is_judged and point.valid and not point.is_judged]
     return Sweep(
         records=records,
         failures=failures,
         objective=objective,
         points=points,
+        compared=[point for point in points if point not in apart],
+        apart=apart,
         axes={key: axis for key, axis in axes.items() if any(p.value(key) is not None for p in points)},
         differences=differences,
         frontiers={} if differences else frontier.frontiers(points),
@@ -71,7 +76,7 @@ def headline(sweep: Sweep) -> str:
     if not sweep.frontiers:
         return f"{_cells(sweep)} measured; recall was not, so there is no frontier."
     axes, best = list(sweep.frontiers.items())[-1]
-    valid = sum(point.valid for point in sweep.points)
+    valid = sum(point.valid for point in sweep.compared)
     verb = "is" if len(best) == 1 else "are"
     of = answer.count(valid, "configuration")
     return f"{len(best)} of {of} {verb} on the frontier of {_list(sweep, axes)}."
@@ -113,6 +118,7 @@ def standing(sweep: Sweep) -> list[str]:
     if len(invalid) > _MOST_LINES:
         said.append(f"Not valid, and left out: {answer.count(len(invalid) - _MOST_LINES, 'more cell')}.")
     said += _unfit(sweep)
+    said += [f"Compared with none, its tables stand apart: {configuration(sweep, p)}" for p in sweep.apart]
     said += [f"Failed: {shown(own) or 'the cell'}: {why}" for own, why in failed(sweep)]
     return [answer.printable(line) for line in said]
 
@@ -136,7 +142,7 @@ def failed(sweep: Sweep) -> list[tuple[tuple[str, ...], str]]:
 
 
 def ordered(sweep: Sweep) -> list[Point]:
-    """All points: those on a frontier first, then by recall, the highest first, then by latency."""
+    """The compared points: those on a frontier first, then by recall, the highest first, then by latency."""
 
     def place(point: Point) -> tuple[bool, bool, float, float, int]:
         recall, mean = point.value("recall"), point.value("mean")
@@ -148,7 +154,7 @@ def ordered(sweep: Sweep) -> list[Point]:
             point.cell,
         )
 
-    return sorted(sweep.points, key=place)
+    return sorted(sweep.compared, key=place)
 
 
 def winners(sweep: Sweep) -> list[Point]:
@@ -159,8 +165,10 @@ def winners(sweep: Sweep) -> list[Point]:
 
 
 def main_axes(sweep: Sweep) -> list[str]:
-    """The axes of a table that has no room for all: one latency, no memory but the index's."""
-    wanted = ("recall", "ndcg", frontier.resolve(sweep.points, "latency"), "memory", "disk", "build")
+    """The axes of a table that has no room for all: no memory but the index's, or p50 where there is none."""
+    latency = frontier.resolve(sweep.points, "latency")
+    latencies = [latency] if "memory" in sweep.axes else list(dict.fromkeys(("p50", latency)))
+    wanted = ("recall", "ndcg", *latencies, "memory", "disk", "build")
     return [axis for axis in wanted if axis in sweep.axes]
 
 
@@ -171,7 +179,24 @@ def marks(sweep: Sweep, point: Point) -> list[str]:
 
 def configuration(sweep: Sweep, point: Point) -> str:
     """A cell's own overrides, or its run where it has none."""
-    return shown(point.own) or answer.printable(sweep.record(point).run_id)
+    return shown(own(sweep, point)) or answer.printable(sweep.record(point).run_id)
+
+
+def own(sweep: Sweep, point: Point) -> list[str]:
+    """The overrides that tell a cell from those it is compared with."""
+    shared = set[str]()
+    if len(sweep.compared) > 1 and point not in sweep.apart:
+        shared = set.intersection(*(set(other.own) for other in sweep.compared))
+    return [override for override in point.own if override not in shared]
+
+
+def in_words(sweep: Sweep, point: Point) -> str:
+    """A cell's own overrides without the groups' names: `hnsw efSearch 64`."""
+    words = []
+    for override in own(sweep, point):
+        key, _, value = override.partition("=")
+        words.append(f"{key.rpartition('.')[2]} {value}" if "." in key else value)
+    return answer.printable(" ".join(words)) or f"cell {point.cell}"
 
 
 def shown(overrides: Sequence[str]) -> str:
@@ -230,24 +255,6 @@ def _best(sweep: Sweep, axis: str) -> str:
         return ""
     best = frontier.pareto(known, [axis])[0]
     return f"{value(best, axis)}, {configuration(sweep, best)}"
-
-
-def side_by_side(sweep: Sweep) -> list[Table]:
-    """The small tables of all cells, one under the other: a row for each cell and label."""
-    merged: dict[str, Table] = {}
-    for point in sweep.points:
-        for table in tables.tables(sweep.record(point)):
-            known = merged.setdefault(table.title, Table(table.title, table.columns, []))
-            own = configuration(sweep, point)
-            known.rows.extend(
-                (f"{own}: {label}", _aligned(table, cells, known)) for label, cells in table.rows
-            )
-    return list(merged.values())
-
-
-def _aligned(table: Table, cells: list[str], wanted: Table) -> list[str]:
-    by_column = dict(zip(table.columns, cells, strict=True))
-    return [by_column.get(column, "") for column in wanted.columns]
 
 
 def measured_how(sweep: Sweep) -> list[tuple[str, str]]:

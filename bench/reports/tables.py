@@ -10,6 +10,8 @@ from bench.metrics import METRICS, NO_ANSWER, Measured
 from bench.record import RunRecord
 from bench.reports import answer, units
 
+STAGES = "Stages of a query"
+ABLATION = "The pipeline with one change"
 # By title, the metrics that make the columns. What stands here is listed nowhere else.
 _TABLES = {
     "Index size per vector": {
@@ -55,6 +57,16 @@ _TABLES = {
         "memory.coding.bytes_per_vector": "bytes per vector",
         "memory.coding.recall_at_10": "recall@10",
     },
+    STAGES: {
+        "query.stage.latency.mean": "mean",
+        "query.stage.latency.p50": "p50",
+        "query.stage.latency.p95": "p95",
+    },
+    "Queries by strategy": {"query.strategy": "of the queries"},
+    ABLATION: {
+        "query.ablation.ndcg_difference": "nDCG@10, difference",
+        "query.ablation.cost": "latency, ratio",
+    },
     "Queries among a share of the documents": {
         "query.filtered.recall_at_10": "recall@10",
         "query.filtered.latency.mean": "mean latency",
@@ -93,6 +105,12 @@ _TABLES = {
     "A trial beside its timed work": {"lab.cost.trial": "seconds"},
     "A sweep, and a process and a build for each group and repeat": {"lab.cost.wall": "wall time"},
 }
+_NOTES = {
+    STAGES: "Of the queries that had the stage. Percentiles of stages do not add up to the query's.",
+    ABLATION: "The pipeline with that one change beside the pipeline as it is, on the same queries: above 0 "
+    f"answers are better, below 1{units.RATIO} they are faster. Intervals of the difference are paired over "
+    "queries, those of the ratio over processes.",
+}
 _ALL = "all"  # the label of what has none: a total
 # The peers suite's tables: a row for each participant, at these recalls its p50 and that over the engine's.
 _PEERS = {
@@ -113,6 +131,7 @@ class Table:
     title: str
     columns: list[str]
     rows: list[tuple[str, list[str]]]
+    note: str = ""  # how to read it
 
 
 def tables(record: RunRecord) -> list[Table]:
@@ -167,7 +186,7 @@ def _table(title: str, names: dict[str, str], record: RunRecord) -> Table:
     there = [name for name in names if any(name in row for row in cells.values())]
     totals_last = sorted(cells.items(), key=lambda item: item[0] == _ALL)
     rows = [(label, [row.get(name, "") for name in there]) for label, row in totals_last]
-    return Table(title, [names[name] for name in there], rows)
+    return Table(title, [names[name] for name in there], rows, _NOTES.get(title, ""))
 
 
 def _label(metric: Measured) -> str:
@@ -178,4 +197,4 @@ def _cell(metric: Measured) -> str:
     if metric.value is None:
         return "not all answered" if NO_ANSWER in (metric.reason or "") else "too few samples"
     counted = metric.ci_low == metric.ci_high  # an interval of no width says nothing
-    return units.show(metric.value, metric.unit) if counted else answer.value(metric)
+    return units.show(metric.value, answer.unit(metric)) if counted else answer.value(metric)

@@ -16,7 +16,7 @@ from bench.config import ObjectiveConfig
 from bench.frontier import Failure
 from bench.metrics import Measured
 from bench.record import RunRecord, Verdict
-from bench.reports import answer, tables
+from bench.reports import answer, side_by_side, tables
 from bench.reports import sweep as sweeps
 
 _STYLES = {"pass": "green", "miss": "bold red", "not proven": "yellow", "missing": "dim"}
@@ -41,9 +41,10 @@ def sweep(
 ) -> RenderableType:
     """Render what `reports.write_sweep` writes: the cells beside each other, and what they say together."""
     made = sweeps.over([record for _, record in runs], objective, failures)
-    parts: list[RenderableType] = (
-        [_cells(made)] if made.axes else [_small(t, widest=2) for t in sweeps.side_by_side(made)]
-    )
+    parts: list[RenderableType] = [
+        *([_cells(made)] if made.axes else []),
+        *(_small(table, widest=1 if made.axes else 2) for table in side_by_side.answering(made)),
+    ]
     parts += [Text(f"  - {line}") for line in sweeps.standing(made)]
     parts.append(Text(sweeps.headline(made), style="bold"))
     if made.choice and made.choice.point:
@@ -119,6 +120,7 @@ def _metrics(metrics: Iterable[Measured]) -> Table:
 
 def _small(table: tables.Table, widest: int = 1) -> Table:
     made = _table(table.title)
+    made.caption = Text(f"{table.note}\n") if table.note else None
     made.add_column("", ratio=widest, overflow="fold")
     for column in table.columns:
         made.add_column(column, ratio=1, overflow="fold")
@@ -132,6 +134,8 @@ def _table(title: str) -> Table:
         title=Text(title),
         title_justify="left",
         title_style="bold",
+        caption_justify="left",
+        caption_style="dim",
         box=box.SIMPLE_HEAD,
         expand=True,
         pad_edge=False,

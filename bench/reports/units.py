@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 RATIO = "\N{MULTIPLICATION SIGN}"  # the unit of a measured figure over a documented one
+POINTS = "points"  # the unit of a difference of two shares, in hundredths and with its sign
 _PLAIN = (1e-9, 1e15)  # sizes outside are written as 1.23e+20, in the record's own unit
 _MEBIBYTE = 2**20
 _MOST_DECIMALS = 4  # of a percentage just below 100
@@ -14,6 +15,7 @@ _MOST_DECIMALS = 4  # of a percentage just below 100
 class _Scale(NamedTuple):
     factor: float
     suffix: str
+    signed: bool = False
 
 
 # The largest scale that leaves at least 1 is taken, the last one otherwise.
@@ -22,6 +24,7 @@ _SCALES = {
     "B": (_Scale(2**30, " GiB"), _Scale(_MEBIBYTE, " MiB"), _Scale(1, " B")),
     "": (_Scale(0.01, "%"),),
     RATIO: (_Scale(1, RATIO),),
+    POINTS: (_Scale(0.01, " points", signed=True),),
 }
 
 
@@ -87,11 +90,14 @@ def _number(value: float, scale: _Scale) -> str:
     if scale.suffix == " B" and abs(scaled) >= 100:
         return f"{scaled:,.0f}"  # 1,536 B means 384 floats; 1,540 B means nothing
     decimals = _decimals(scaled, scale)
-    return f"{scaled if decimals else _rounded(scaled):,.{decimals}f}"
+    sign = "+" if scale.signed else ""
+    return f"{scaled if decimals else _rounded(scaled):{sign},.{decimals}f}"
 
 
 def _decimals(scaled: float, scale: _Scale) -> int:
-    """Decimals that make three significant digits, or that tell 99.97% from 100%."""
+    """Decimals that make three significant digits, or that tell 99.97% from 100%; two of a difference."""
+    if scale.signed:
+        return 2
     exponent = int(f"{scaled:.2e}".partition("e")[2])
     decimals = max(0, 2 - exponent)
     if scale.suffix == "%" and scaled < 100:

@@ -32,6 +32,8 @@ SCALES |= {units.RATIO: 1.0, "": 1.0, "documents/s": 1.0, "bananas": 1.0}
         (0.0595, units.RATIO, f"0.0595{units.RATIO}"),
         (0, "s", "0 µs"),
         (-0.003, "s", "-3.00 ms"),
+        (0.0084, units.POINTS, "+0.84 points"),
+        (-0.169, units.POINTS, "-16.90 points"),
         (None, "s", "no value"),
         (math.nan, "s", "not a number"),
         (math.inf, "B", "infinity"),
@@ -45,6 +47,7 @@ def test_values_are_shown_in_the_unit_people_use(value: float | None, unit: str,
 
 def test_an_interval_takes_the_scale_of_its_value() -> None:
     assert units.show(0.0009, "s", 0.0005, 0.0021) == "900 µs [500, 2,100]"
+    assert units.show(0.001, units.POINTS, -0.002, 0.004) == "+0.10 points [-0.20, +0.40]"
     assert units.show(0.5, "", 0.4, math.inf) == "50.0% [40.0, infinity]"
 
 

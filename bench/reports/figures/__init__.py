@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.record import RunRecord
+from bench.reports.figures import ablation, stages
 from bench.reports.figures.agents import under_load
 from bench.reports.figures.baseline import beside_documented
+from bench.reports.figures.calibration import calibration
 from bench.reports.figures.drawing import Drawing, Omitted
 from bench.reports.figures.frontier import frontiers
 from bench.reports.figures.ingestion import ingestion
@@ -33,6 +35,9 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
         parts(record),
         codes(record),
         ingestion(record, samples),
+        *stages.of_run(record),
+        *ablation.of_run(record),
+        *calibration(record, samples),
         *under_load(record),
         *peers(record),
     ]
@@ -40,7 +45,7 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
 
 def draw_sweep(made: Sweep) -> list[Drawing | Omitted]:
     """Draw every figure the cells of a sweep have the data for."""
-    return frontiers(made)
+    return [*frontiers(made), *stages.of_sweep(made), *ablation.of_sweep(made)]
 
 
 __all__ = ["Drawing", "Omitted", "draw", "draw_sweep"]

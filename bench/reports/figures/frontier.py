@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,9 +78,12 @@ def _frontier(made: Sweep, axis: str, best: Sequence[Point]) -> Drawing | Omitte
             _draw(axes, point, axis, kinds.index(point.kind), muted=point not in best and point != chosen)
         if chosen in shown:
             _ring(axes, chosen, axis)
-        _labels(axes, shown, [point for point in best if point in shown], axis)
+        named = {point.cell: sweep.in_words(made, point) for point in best}
+        _labels(axes, shown, named, axis)
         _legend(axes, kinds)
-        words = "; ".join(f"{shown_as(p)} {sweep.value(p, 'recall')}, {sweep.value(p, axis)}" for p in best)
+        words = "; ".join(
+            f"{sweep.in_words(made, p)} {sweep.value(p, 'recall')}, {sweep.value(p, axis)}" for p in best
+        )
         drawn = svg.write(figure, f"frontier-{axis}", title, f"On the frontier: {words}.")
     return Drawing(
         f"frontier-{axis}", title, _caption(made, axis, shown, best), drawn, _csv(made, axis, shown, best)
@@ -160,14 +163,14 @@ def _ring(axes: Axes, point: Point, axis: str) -> None:
     axes.plot([x], [y], "o", markersize=13, markerfacecolor="none", color=svg.DOCUMENTED, markeredgewidth=1.6)
 
 
-def _labels(axes: Axes, shown: Sequence[Point], best: Sequence[Point], axis: str) -> None:
-    """Name the points of the frontier, where there is room beside them."""
+def _labels(axes: Axes, shown: Sequence[Point], names: Mapping[int, str], axis: str) -> None:
+    """Name the points of the frontier, by their cells, where there is room beside them."""
     places = {point.cell: _place(axes, point, axis) for point in shown}
     taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in places.values()]
     frame = axes.get_window_extent()
-    for point in best:
-        text = cut(shown_as(point), _LONGEST)
-        for box in _beside(*places[point.cell], _WIDE * len(text)):
+    for cell in names.keys() & places.keys():
+        text = cut(names[cell], _LONGEST)
+        for box in _beside(*places[cell], _WIDE * len(text)):
             inside = (
                 frame.x0 <= box.left
                 and box.right <= frame.x1
@@ -199,15 +202,6 @@ def _beside(x: float, y: float, width: float) -> Iterator[_Box]:
         (x - width - 3, y - _HIGH - 5),
     ):
         yield _Box(left, bottom, left + width, bottom + _HIGH)
-
-
-def shown_as(point: Point) -> str:
-    """A point's own overrides without the groups' names: `hnsw efSearch 64`."""
-    words = []
-    for override in point.own:
-        key, _, value = override.partition("=")
-        words.append(f"{key.rpartition('.')[2]} {value}" if "." in key else value)
-    return answer.printable(" ".join(words)) or f"cell {point.cell}"
 
 
 def _legend(axes: Axes, kinds: Sequence[str]) -> None:
