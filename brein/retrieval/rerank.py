@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -86,6 +87,8 @@ class Interpolation(Reranker):
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1] of those candidates that are still there."""
         ids, vectors = candidates.contents.vectors(candidates.ids)
+        if not ids:
+            return {}
         cosines = unit(vectors) @ unit(candidates.vector[None, :])[0]
         best = max(candidates.lexical.values(), default=1.0)
         lexical = np.array([candidates.lexical.get(id_, 0.0) / best for id_ in ids])
@@ -102,8 +105,8 @@ class LateInteractionConfig(RerankerConfig):
 class LateInteraction(Reranker):
     """MaxSim over the embedding model's own token vectors: Khattab and Zaharia, "ColBERT", 2020.
 
-    The mean over the query's tokens of the largest cosine with a token of the document. The documents' tokens
-    are embedded when they are asked for, which is what it costs.
+    The mean over the query's tokens of the largest cosine with a token of the document; 0 where either has
+    none. The documents' tokens are embedded when they are asked for, which is what it costs.
     """
 
     def __init__(self, config: LateInteractionConfig, embedder: Embedder) -> None:
@@ -117,7 +120,7 @@ class LateInteraction(Reranker):
         found: list[float] = []
         for some in _pieces(list(texts.values())):
             candidates.check()
-            found += [float((query @ tokens.T).max(axis=1).mean()) for tokens in embedder.embed_tokens(some)]
+            found += [_max_sim(query, tokens) for tokens in embedder.embed_tokens(some)]
         return _bounded(list(texts), np.array(found))
 
 
@@ -135,6 +138,7 @@ class CrossEncoderReranker(Reranker):
     def __init__(self, config: CrossEncoderConfig, embedder: Embedder) -> None:
         self._name = config.model
         self._model: Any = None
+        self._lock = Lock()  # the tokenizer fails where two threads set its padding at once
 
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1] of those candidates that are still there: the logistic function of the model's.
@@ -142,13 +146,14 @@ class CrossEncoderReranker(Reranker):
         Raises:
             ModelError: the model cannot be loaded, or gives more than one score.
         """
-        model = self._loaded()
         texts = candidates.contents.texts(candidates.ids)
         found: list[DoubleArray] = []
         for some in _pieces(list(texts.values())):
             candidates.check()
             pairs = [(candidates.query, text) for text in some]
-            found.append(np.asarray(model.predict(pairs, show_progress_bar=False), dtype=np.float64))
+            with self._lock:
+                scores = self._loaded().predict(pairs, show_progress_bar=False)
+            found.append(np.asarray(scores, dtype=np.float64))
         return _bounded(list(texts), np.concatenate(found) if found else np.empty(0))
 
     def _loaded(self) -> Any:
@@ -186,6 +191,12 @@ def create(config: AnyReranker, embedder: Embedder) -> Reranker:
     """Make the reranker of `config`. Models are loaded when they are first needed."""
     reranker: Reranker = RERANKERS[config.kind](config, embedder)
     return reranker
+
+
+def _max_sim(query: FloatArray, document: FloatArray) -> float:
+    if not (len(query) and len(document)):
+        return 0.0
+    return float((query @ document.T).max(axis=1).mean())
 
 
 def _pieces(texts: Sequence[str]) -> list[Sequence[str]]:
