@@ -90,7 +90,7 @@ class QueryOptimizer:
         """Analyse a query that is to be searched by `strategy`, or else by the one it calls for."""
         reading = self.read(query)
         first = self._words.match(reading.searched, max(_AMBIGUOUS, self._expansion.documents))
-        return self.analysis(reading, first, strategy)
+        return self.analysis(reading, first, self.expanded(reading, first), strategy)
 
     def read(self, query: str) -> Reading:
         """Look the words of a query up."""
@@ -100,9 +100,13 @@ class QueryOptimizer:
         return Reading(query, frequencies, " ".join(rare or frequencies))
 
     def analysis(
-        self, reading: Reading, matches: Sequence[tuple[str, float]], strategy: Strategy | None = None
+        self,
+        reading: Reading,
+        matches: Sequence[tuple[str, float]],
+        expanded: str,
+        strategy: Strategy | None = None,
     ) -> Analysis:
-        """Analyse a query of which the documents that match its words are known.
+        """Analyse a query of which the documents that match its words, and its expansion by them, are known.
 
         Complexity is the mean of four parts. Length: words, 16 and more being 1. Rarity: the mean over the
         words of 1 − log(n + 1) / log(N + 1), where n of N documents have the word. Clauses: commas,
@@ -119,7 +123,7 @@ class QueryOptimizer:
         wanted = strategy_for(complexity.score)
         return Analysis(
             original=query,
-            expanded=self.expanded(reading, matches),
+            expanded=expanded,
             complexity=complexity,
             strategy=wanted,
             estimated_latency=self._estimate(reading, strategy or wanted),
@@ -130,7 +134,8 @@ class QueryOptimizer:
 
         A word weighs what these documents give it, their score times its share of their words (Lavrenko and
         Croft, "Relevance-Based Language Models", 2001), times its inverse document frequency; without the
-        latter the commonest words would win.
+        latter the commonest words would win. Words of the query, and those that are too common to be searched
+        for, are not added.
         """
         scores = dict(matches[: self._expansion.documents])
         if not self._expansion.words or not scores:
@@ -149,7 +154,9 @@ class QueryOptimizer:
         frequencies = self._words.frequencies(" ".join(heaviest))
         size = len(self._words)
         worth = {
-            word: weights[word] * math.log((size + 1) / (frequencies.get(word, 0) + 1)) for word in heaviest
+            word: weights[word] * math.log((size + 1) / (count + 1))
+            for word, count in frequencies.items()
+            if count <= self._common * size
         }
         best = sorted(worth, key=lambda word: (-worth[word], word))[: self._expansion.words]
         return " ".join([reading.searched, *best])
