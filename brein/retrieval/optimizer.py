@@ -20,6 +20,7 @@ _TWO_STAGES, _MANY_STAGES = 0.3, 0.7
 _LONG = 16  # words of a query that counts as longest
 _CLAUSES = 4  # marks of a clause in a query that counts as most nested
 _AMBIGUOUS = 10  # first candidates by whose scores ambiguity is judged
+_FEW = 10  # documents that make no word common: of three documents, each word is in a third or more
 _LOOKED_UP = 200  # words of the best matches whose frequency is looked up
 _WORD = re.compile(r"[^\W_]+")
 _CLAUSE = re.compile(
@@ -62,16 +63,19 @@ class Reading:
 
     def drivers(self, stage: str) -> tuple[float, ...]:
         """What the time of a stage grows with, for `LatencyModel`."""
-        if stage == "lexical":  # entries of the words' lists, each of which is read
+        # Entries of the words' lists, each of which is read: of all words, to count them; then of some.
+        if stage == "analysis":
+            return (float(len(self.query)), float(sum(self.frequencies.values())))
+        if stage == "lexical":
             return (float(sum(self.frequencies.get(word, 0) for word in self.searched.split())),)
-        return (float(len(self.query)),) if stage in ("analysis", "embedding") else ()
+        return (float(len(self.query)),) if stage == "embedding" else ()
 
 
 class QueryOptimizer:
     """Analyses queries against the documents there are.
 
-    Words in more than the share `common` of the documents are not searched for, unless all are. `estimate`
-    gives the seconds that a query will take by a strategy, where they are known.
+    Words in more than the share `common` of the documents, and in more than ten, are not searched for, unless
+    all are. `estimate` gives the seconds that a query will take by a strategy, where they are known.
     """
 
     def __init__(
@@ -95,8 +99,7 @@ class QueryOptimizer:
     def read(self, query: str) -> Reading:
         """Look the words of a query up."""
         frequencies = self._words.frequencies(query)
-        most = self._common * len(self._words)
-        rare = [word for word, count in frequencies.items() if count <= most]
+        rare = [word for word, count in frequencies.items() if count <= self._most()]
         return Reading(query, frequencies, " ".join(rare or frequencies))
 
     def analysis(
@@ -156,10 +159,14 @@ class QueryOptimizer:
         worth = {
             word: weights[word] * math.log((size + 1) / (count + 1))
             for word, count in frequencies.items()
-            if count <= self._common * size
+            if count <= self._most()
         }
         best = sorted(worth, key=lambda word: (-worth[word], word))[: self._expansion.words]
         return " ".join([reading.searched, *best])
+
+    def _most(self) -> float:
+        """Documents that a word may be in without being common."""
+        return max(self._common * len(self._words), _FEW)
 
     def _rarity(self, counts: Collection[int]) -> float:
         most = math.log(len(self._words) + 1)

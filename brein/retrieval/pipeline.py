@@ -45,7 +45,10 @@ class LexicalConfig(LegConfig):
     """Settings of the search by words."""
 
     common: float = Field(
-        0.2, gt=0, le=1, description="words in more than this share of the documents are not searched for"
+        0.2,
+        gt=0,
+        le=1,
+        description="words in more than this share of the documents, and ten, are not searched for",
     )
     expansion: ExpansionConfig = Field(default_factory=ExpansionConfig)
 

@@ -13,15 +13,15 @@ from brein.records import Complexity
 from brein.retrieval.optimizer import ExpansionConfig, QueryOptimizer, Reading, strategy_for
 from brein.storage import StorageConfig
 
-SIZE = 40
+SIZE = 400
 
 
 def documents():
     """All have "the"; a tenth has "engine", of which most have "piston"; one has "zebra"."""
     texts = ["the " + " ".join(f"filler{n}x{m}" for m in range(4)) for n in range(SIZE)]
-    for n in range(4):
-        texts[n] += " engine" + (" piston" if n < 3 else "")
-    texts[9] += " zebra"
+    for n in range(40):
+        texts[n] += " engine" + (" piston" if n < 30 else "")
+    texts[99] += " zebra"
     return [Document(f"d{n}", text) for n, text in enumerate(texts)]
 
 
@@ -87,7 +87,7 @@ def test_rarity_falls_with_the_documents_that_have_a_word(optimizer):
     assert rarity == {
         "okapi": 1,
         "zebra": pytest.approx(1 - math.log(2) / math.log(SIZE + 1)),
-        "engine": pytest.approx(1 - math.log(5) / math.log(SIZE + 1)),
+        "engine": pytest.approx(1 - math.log(41) / math.log(SIZE + 1)),
         "the": pytest.approx(0, abs=1e-12),
     }
     both = optimizer.optimize("okapi the").complexity.rarity
@@ -167,12 +167,20 @@ def test_the_share_that_makes_a_word_common_is_itself_allowed(words):
     assert QueryOptimizer(ExpansionConfig(), 0.099, words).optimize("engine zebra").expanded == "zebra"
 
 
+def test_a_word_in_few_documents_is_never_common():
+    few = [Document(f"d{n}", "zebra") for n in range(10)]
+    with closing(stored(StorageConfig(), few)) as words:
+        assert QueryOptimizer(ExpansionConfig(), 0.2, words).optimize("zebra okapi").expanded == "zebra okapi"
+        words.add([Document("d10", "zebra")], np.ones((1, 2), np.float32), "space")
+        assert QueryOptimizer(ExpansionConfig(), 0.2, words).optimize("zebra okapi").expanded == "okapi"
+
+
 def test_expansion_is_off_by_default(optimizer):
     assert optimizer.optimize("engine").expanded == "engine"
 
 
 def test_expansion_adds_the_word_that_the_best_matches_share(words):
-    assert expanding(words, words=1, documents=4).optimize("engine").expanded == "engine piston"
+    assert expanding(words, words=1, documents=40).optimize("engine").expanded == "engine piston"
 
 
 @given(
@@ -219,5 +227,6 @@ def test_the_estimate_is_of_the_strategy_asked_for_or_else_of_the_one_called_for
 def test_a_lexical_search_takes_longer_the_more_documents_have_its_words():
     reading = Reading("the engine", {"the": 40, "engine": 4, "zebra": 1}, "engine zebra")
     assert reading.drivers("lexical") == (5.0,)
-    assert reading.drivers("embedding") == reading.drivers("analysis") == (10.0,)
+    assert reading.drivers("analysis") == (10.0, 45.0)
+    assert reading.drivers("embedding") == (10.0,)
     assert reading.drivers("rerank") == ()
