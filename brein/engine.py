@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
 from threading import RLock
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 
@@ -162,10 +162,14 @@ class Engine:
         documents or settings overtook.
 
         Raises:
-            DataError: k is below 1, the text is empty or too long, or the filter malformed.
+            DataError: k is below 1, the text is empty or too long, the filter malformed, or the strategy
+                unknown.
         """
         self._check_open()
         _check_k(k)
+        if strategy not in (None, *get_args(Strategy)):
+            known = ", ".join(get_args(Strategy))
+            raise DataError(f"strategy = {strategy!r} is unknown; known: {known}; None: the configured one")
         text, state = check_question(query), self._state
 
         def compute() -> bytes:
@@ -176,7 +180,8 @@ class Engine:
                 raise _NotKeptError(found)
             return codec.encode_retrieval(found)
 
-        # Whatever changes a result changes what is looked up, so none is found after it in any level.
+        # Whatever changes a result changes what is looked up, so none is found after it in any level; but
+        # for what use teaches the mesh, since almost every use teaches it something.
         key = json.dumps([state, k, storage.canonical(where), strategy, text])
         try:
             return codec.decode_retrieval(self._caches.search.get_or_compute(key, compute)[0])
@@ -293,9 +298,11 @@ class Engine:
         self._caches.search.clear()
 
     def warm_up(self) -> None:
-        """Load the model now instead of at the first text."""
+        """Load the models now instead of at the first text."""
         self._check_open()
         self._model.embed(["warm up"])
+        if self._reranker is not None:
+            self._reranker[1].warm_up()
 
     def close(self) -> None:
         """Save the index and close everything. Closing twice does nothing."""

@@ -55,6 +55,9 @@ class Reranker(ABC):
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1], larger being better, of those candidates that are still there."""
 
+    def warm_up(self) -> None:  # noqa: B027  most have nothing of their own to load
+        """Load now what would be loaded by the first `scores`, at the cost of its budget."""
+
 
 class RerankerConfig(Settings):
     """What every reranker has."""
@@ -144,17 +147,35 @@ class CrossEncoderReranker(Reranker):
         """Scores in [0, 1] of those candidates that are still there: the logistic function of the model's.
 
         Raises:
-            ModelError: the model cannot be loaded, or gives more than one score.
+            ModelError: the model cannot be loaded, fails, or gives more than one score.
         """
         texts = candidates.contents.texts(candidates.ids)
         found: list[DoubleArray] = []
         for some in _pieces(list(texts.values())):
             candidates.check()
             pairs = [(candidates.query, text) for text in some]
-            with self._lock:
-                scores = self._loaded().predict(pairs, show_progress_bar=False)
-            found.append(np.asarray(scores, dtype=np.float64))
+            found.append(self._predicted(pairs))
         return _bounded(list(texts), np.concatenate(found) if found else np.empty(0))
+
+    def warm_up(self) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: it cannot be loaded, or gives more than one score.
+        """
+        with self._lock:
+            self._loaded()
+
+    def _predicted(self, pairs: Sequence[tuple[str, str]]) -> DoubleArray:
+        with self._lock:
+            model = self._loaded()
+            try:
+                return np.asarray(model.predict(pairs, show_progress_bar=False), dtype=np.float64)
+            except (RuntimeError, ValueError, IndexError) as error:  # of torch, the tokenizer, the embeddings
+                raise ModelError(
+                    f"retrieval.reranker.model = {self._name!r} fails: {str(error).splitlines()[0]}; take "
+                    "another model"
+                ) from None
 
     def _loaded(self) -> Any:
         if self._model is None:
