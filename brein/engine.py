@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
 from threading import RLock
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 
@@ -39,6 +39,7 @@ from brein.retrieval import rerank
 from brein.retrieval.latency import LatencyModel
 from brein.retrieval.mesh import MeshConfig
 from brein.retrieval.pipeline import Pipeline, RetrievalConfig
+from brein.retrieval.rerank import AnyReranker, Reranker
 from brein.storage import Where
 from brein.texts import check_question
 from brein.upkeep import KeptIndex, KeptMesh
@@ -74,6 +75,7 @@ class Engine:
             self._queries = QueryEmbedder(lambda: self._model, self._caches.embedding, self._space)
             self._reader = Reader(self._reading, self._documents, self._index, self._queries.embed_query)
             self._latency = LatencyModel()
+            self._reranker: tuple[AnyReranker, Reranker] | None = None  # the last that was configured
             self._mesh: KeptMesh | None = None
             if config.retrieval.mesh.enabled:
                 self._mesh = KeptMesh(
@@ -156,25 +158,31 @@ class Engine:
     ) -> Retrieval:
         """Find the `k` documents that fit a text best, and say how, stage by stage (see `brein.retrieval`).
 
-        `strategy` None takes the configured one. What is degraded is not cached.
+        `strategy` None takes the configured one. What is degraded is not cached, nor what a change of
+        documents or settings overtook.
 
         Raises:
-            DataError: k is below 1, the text is empty or too long, or the filter malformed.
+            DataError: k is below 1, the text is empty or too long, the filter malformed, or the strategy
+                unknown.
         """
         self._check_open()
         _check_k(k)
-        text = check_question(query)
+        if strategy not in (None, *get_args(Strategy)):
+            known = ", ".join(get_args(Strategy))
+            raise DataError(f"strategy = {strategy!r} is unknown; known: {known}; None: the configured one")
+        text, state = check_question(query), self._state
 
         def compute() -> bytes:
             found = self._pipeline.retrieve(text, k, where, strategy)
             self._budget.watch()
             self.strengthen([hit.id for hit in found.hits[: self.config.retrieval.mesh.co_retrieved]])
-            if found.degraded is not None:
+            if found.degraded is not None or self._state != state:
                 raise _NotKeptError(found)
             return codec.encode_retrieval(found)
 
-        # Whatever changes a result changes what is looked up, so none is found after it in any level.
-        key = json.dumps([self._state, k, storage.canonical(where), strategy, text])
+        # Whatever changes a result changes what is looked up, so none is found after it in any level; but
+        # for what use teaches the mesh, since almost every use teaches it something.
+        key = json.dumps([state, k, storage.canonical(where), strategy, text])
         try:
             return codec.decode_retrieval(self._caches.search.get_or_compute(key, compute)[0])
         except _NotKeptError as given:
@@ -187,9 +195,9 @@ class Engine:
 
     def strengthen(self, ids: Sequence[str]) -> None:
         """Tell the mesh that documents were of use together, as it learns itself of the best hits of a text;
-        without a mesh this does nothing."""
+        without a mesh, or while it is switched off, this does nothing."""
         with self._reading():
-            if self._mesh is not None:
+            if self._mesh is not None and self.config.retrieval.mesh.enabled:
                 self._mesh.strengthen(ids)
 
     def ask(self, question: str, k: int = 10, where: Where | None = None) -> Response[Emotion, Answer]:
@@ -290,9 +298,11 @@ class Engine:
         self._caches.search.clear()
 
     def warm_up(self) -> None:
-        """Load the model now instead of at the first text."""
+        """Load the models now instead of at the first text."""
         self._check_open()
         self._model.embed(["warm up"])
+        if self._reranker is not None:
+            self._reranker[1].warm_up()
 
     def close(self) -> None:
         """Save the index and close everything. Closing twice does nothing."""
@@ -334,10 +344,16 @@ class Engine:
         return Pipeline(
             config,
             self._reader,
-            None if config.reranker is None else rerank.create(config.reranker, self._queries),
+            None if config.reranker is None else self._reranker_of(config.reranker),
             self._mesh.mesh if self._mesh is not None and config.mesh.enabled else None,
             latency=self._latency,
         )
+
+    def _reranker_of(self, config: AnyReranker) -> Reranker:
+        """The one that is there, if it is such a one: it may have loaded a model."""
+        if self._reranker is None or self._reranker[0] != config:
+            self._reranker = config, rerank.create(config, self._queries)
+        return self._reranker[1]
 
     def _check_mesh(self, config: MeshConfig) -> None:
         now = self.config.retrieval.mesh

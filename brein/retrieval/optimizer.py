@@ -20,6 +20,7 @@ _TWO_STAGES, _MANY_STAGES = 0.3, 0.7
 _LONG = 16  # words of a query that counts as longest
 _CLAUSES = 4  # marks of a clause in a query that counts as most nested
 _AMBIGUOUS = 10  # first candidates by whose scores ambiguity is judged
+_FEW = 10  # documents that make no word common: of three documents, each word is in a third or more
 _LOOKED_UP = 200  # words of the best matches whose frequency is looked up
 _WORD = re.compile(r"[^\W_]+")
 _CLAUSE = re.compile(
@@ -62,16 +63,19 @@ class Reading:
 
     def drivers(self, stage: str) -> tuple[float, ...]:
         """What the time of a stage grows with, for `LatencyModel`."""
-        if stage == "lexical":  # entries of the words' lists, each of which is read
+        # Entries of the words' lists, each of which is read: of all words, to count them; then of some.
+        if stage == "analysis":
+            return (float(len(self.query)), float(sum(self.frequencies.values())))
+        if stage == "lexical":
             return (float(sum(self.frequencies.get(word, 0) for word in self.searched.split())),)
-        return (float(len(self.query)),) if stage in ("analysis", "embedding") else ()
+        return (float(len(self.query)),) if stage == "embedding" else ()
 
 
 class QueryOptimizer:
     """Analyses queries against the documents there are.
 
-    Words in more than the share `common` of the documents are not searched for, unless all are. `estimate`
-    gives the seconds that a query will take by a strategy, where they are known.
+    Words in more than the share `common` of the documents, and in more than ten, are not searched for, unless
+    all are. `estimate` gives the seconds that a query will take by a strategy, where they are known.
     """
 
     def __init__(
@@ -90,19 +94,22 @@ class QueryOptimizer:
         """Analyse a query that is to be searched by `strategy`, or else by the one it calls for."""
         reading = self.read(query)
         first = self._words.match(reading.searched, max(_AMBIGUOUS, self._expansion.documents))
-        return self.analysis(reading, first, strategy)
+        return self.analysis(reading, first, self.expanded(reading, first), strategy)
 
     def read(self, query: str) -> Reading:
         """Look the words of a query up."""
         frequencies = self._words.frequencies(query)
-        most = self._common * len(self._words)
-        rare = [word for word, count in frequencies.items() if count <= most]
+        rare = [word for word, count in frequencies.items() if count <= self._most()]
         return Reading(query, frequencies, " ".join(rare or frequencies))
 
     def analysis(
-        self, reading: Reading, matches: Sequence[tuple[str, float]], strategy: Strategy | None = None
+        self,
+        reading: Reading,
+        matches: Sequence[tuple[str, float]],
+        expanded: str,
+        strategy: Strategy | None = None,
     ) -> Analysis:
-        """Analyse a query of which the documents that match its words are known.
+        """Analyse a query of which the documents that match its words, and its expansion by them, are known.
 
         Complexity is the mean of four parts. Length: words, 16 and more being 1. Rarity: the mean over the
         words of 1 − log(n + 1) / log(N + 1), where n of N documents have the word. Clauses: commas,
@@ -119,7 +126,7 @@ class QueryOptimizer:
         wanted = strategy_for(complexity.score)
         return Analysis(
             original=query,
-            expanded=self.expanded(reading, matches),
+            expanded=expanded,
             complexity=complexity,
             strategy=wanted,
             estimated_latency=self._estimate(reading, strategy or wanted),
@@ -130,7 +137,8 @@ class QueryOptimizer:
 
         A word weighs what these documents give it, their score times its share of their words (Lavrenko and
         Croft, "Relevance-Based Language Models", 2001), times its inverse document frequency; without the
-        latter the commonest words would win.
+        latter the commonest words would win. Words of the query, and those that are too common to be searched
+        for, are not added.
         """
         scores = dict(matches[: self._expansion.documents])
         if not self._expansion.words or not scores:
@@ -149,10 +157,16 @@ class QueryOptimizer:
         frequencies = self._words.frequencies(" ".join(heaviest))
         size = len(self._words)
         worth = {
-            word: weights[word] * math.log((size + 1) / (frequencies.get(word, 0) + 1)) for word in heaviest
+            word: weights[word] * math.log((size + 1) / (count + 1))
+            for word, count in frequencies.items()
+            if count <= self._most()
         }
         best = sorted(worth, key=lambda word: (-worth[word], word))[: self._expansion.words]
         return " ".join([reading.searched, *best])
+
+    def _most(self) -> float:
+        """Documents that a word may be in without being common."""
+        return max(self._common * len(self._words), _FEW)
 
     def _rarity(self, counts: Collection[int]) -> float:
         most = math.log(len(self._words) + 1)

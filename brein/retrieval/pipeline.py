@@ -1,7 +1,8 @@
 """The stages of a retrieval, each within its budget.
 
     lexical    the query is analysed; documents that have its words, by BM25
-    vectors    it is embedded; documents near to it, by the index
+    embedding  it becomes a vector, where a later stage takes one
+    vectors    documents near to it, by the index
     fusion     both as one ranking, by reciprocal rank
     rerank     the best of these in a better order                        two_stage and multi_stage
     mesh       and what is associated with them                           multi_stage
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from brein.errors import BreinError
@@ -43,7 +45,10 @@ class LexicalConfig(LegConfig):
     """Settings of the search by words."""
 
     common: float = Field(
-        0.2, gt=0, le=1, description="words in more than this share of the documents are not searched for"
+        0.2,
+        gt=0,
+        le=1,
+        description="words in more than this share of the documents, and ten, are not searched for",
     )
     expansion: ExpansionConfig = Field(default_factory=ExpansionConfig)
 
@@ -75,6 +80,9 @@ class Embedded:
 
     vector: FloatArray
     computed: bool
+
+
+_NO_VECTOR = Embedded(np.empty(0, dtype=np.float32), computed=False)
 
 
 class Memory(Words, Contents, Protocol):
@@ -119,7 +127,10 @@ class Pipeline:
 
     def analyse(self, query: str) -> Analysis:
         """What a retrieval of `query` finds out about it, without the retrieval."""
-        return self._optimizer.optimize(query, self._configured)
+        if self._config.lexical.enabled:
+            return self._optimizer.optimize(query, self._configured)
+        reading = self._optimizer.read(query)
+        return self._optimizer.analysis(reading, [], reading.searched, self._configured)
 
     def retrieve(
         self, query: str, k: int, where: Where | None = None, strategy: Strategy | None = None
@@ -127,15 +138,26 @@ class Pipeline:
         """Find the `k` best documents for a text that fulfil `where`; `strategy` None: the configured one."""
         config, stages = self._config, _Stages(self._clock)
         reading = stages.run("analysis", lambda: self._optimizer.read(query))
-        matches = stages.leg("lexical", config.lexical, lambda n: self._matches(reading, max(n, k), where))
+        first, expanded = Ranking(), reading.searched
+
+        def lexical(candidates: int) -> Ranking:
+            nonlocal first, expanded
+            limit = max(candidates, k)
+            first = self._memory.match(reading.searched, limit, where)
+            expanded = self._optimizer.expanded(reading, first)
+            return first if expanded == reading.searched else self._memory.match(expanded, limit, where)
+
+        matches = stages.leg("lexical", config.lexical, lexical)
         chosen = strategy or self._configured
-        analysis = self._optimizer.analysis(reading, matches or [], chosen)
+        analysis = self._optimizer.analysis(reading, first, expanded, chosen)
         used = chosen or analysis.strategy
-        embedded = stages.run("embedding", lambda: self._memory.embed_query(query))
+        embedded = _NO_VECTOR
+        if self._embeds(used):
+            embedded = stages.run("embedding", lambda: self._memory.embed_query(query))
         vector = embedded.vector
         near = stages.leg("vectors", config.vectors, lambda n: self._memory.nearest(vector, max(n, k), where))
         ranking = stages.fused([matches, near], config.rank_constant)
-        if used != "single_stage":
+        if self._reranks(used):
             scores = dict(matches or [])
             ranking = self._reranked(stages, ranking, k, query=query, vector=vector, lexical=scores)
         if used == "multi_stage":
@@ -146,11 +168,6 @@ class Pipeline:
         return Retrieval(hits, analysis, used, tuple(stages.reports))
 
     # --- the stages ------------------------------------------------------------------------------------
-
-    def _matches(self, reading: Reading, limit: int, where: Where | None) -> Ranking:
-        first = self._memory.match(reading.searched, limit, where)
-        expanded = self._optimizer.expanded(reading, first)
-        return first if expanded == reading.searched else self._memory.match(expanded, limit, where)
 
     def _reranked(
         self,
@@ -177,16 +194,17 @@ class Pipeline:
         config, mesh = self._config.mesh, self._mesh
         if mesh is None or not ranking:
             return ranking
-        seeds = dict(ranking[: max(config.seeds, k)])
+        best = ranking[: max(config.seeds, k)]
 
         def work(check: Callable[[], None]) -> Ranking:
-            active = mesh.traverse(seeds)
+            active = mesh.traverse(dict(_as_relevance(best, self._config.rank_constant)))
             if where is None:
                 return active
             allowed = set(self._memory.find(where))
             return [one for one in active if one[0] in allowed]
 
-        return stages.attempt("mesh", len(seeds), config.budget, work) or ranking
+        found = stages.attempt("mesh", len(best), config.budget, work)
+        return ranking if found is None else _completed(found, best)
 
     def _hits(self, ranking: Ranking) -> tuple[Hit, ...]:
         """With their texts; what was deleted since it was found is left out."""
@@ -200,13 +218,21 @@ class Pipeline:
         """None where a query's complexity is to choose."""
         return None if self._config.strategy == "auto" else self._config.strategy
 
+    def _reranks(self, strategy: Strategy) -> bool:
+        return strategy != "single_stage" and self._reranker is not None
+
+    def _embeds(self, strategy: Strategy) -> bool:
+        return self._config.vectors.enabled or self._reranks(strategy)
+
     def _estimate(self, reading: Reading, strategy: Strategy) -> float | None:
         config = self._config
-        stages = ["analysis", "embedding", "documents"]
+        stages = ["analysis", "documents"]
+        if self._embeds(strategy):
+            stages.append("embedding")
         legs = {"lexical": config.lexical, "vectors": config.vectors}
         searched = [name for name, leg in legs.items() if leg.enabled]
         stages += searched if len(searched) == 1 else [*searched, "fusion"]
-        if strategy != "single_stage" and self._reranker is not None:
+        if self._reranks(strategy):
             stages.append("rerank")
         if strategy == "multi_stage" and self._mesh is not None:
             stages.append("mesh")
@@ -280,8 +306,11 @@ class _Stages:
         return None if skipped else found
 
     def fused(self, legs: Sequence[Ranking | None], constant: int) -> Ranking:
-        """The legs as one ranking, of one leg its own; those that were late where none came in time."""
-        rankings = [leg for leg in legs if leg is not None] or self._late
+        """The legs as one ranking, of one leg its own; with those that were late where none that came in time
+        found anything."""
+        rankings = [leg for leg in legs if leg is not None]
+        if not any(rankings):
+            rankings = self._late or rankings
         if len(rankings) == 1:
             return rankings[0]
         start = self._clock()
@@ -289,6 +318,23 @@ class _Stages:
         given = sum(map(len, rankings))
         self.reports.append(Stage("fusion", self._clock() - start, given, len(found)))
         return found
+
+
+def _as_relevance(ranking: Ranking, constant: int) -> Ranking:
+    """A ranking with scores of which larger is better and none is negative: its own, or else by its ranks.
+
+    Distances, where smaller is nearer, and cosines below 0 come from a search by vectors alone.
+    """
+    scores = [score for _, score in ranking]
+    if scores[0] >= scores[-1] >= 0:
+        return ranking
+    return reciprocal_rank([ranking], constant)
+
+
+def _completed(found: Ranking, before: Ranking) -> Ranking:
+    """What the mesh found, then what it does not know or had no room for, in its order, with scores of 0."""
+    there = {id_ for id_, _ in found}
+    return [*found, *((id_, 0.0) for id_, _ in before if id_ not in there)]
 
 
 def _over(seconds: float, budget: float) -> str | None:

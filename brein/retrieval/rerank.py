@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -54,6 +55,9 @@ class Reranker(ABC):
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1], larger being better, of those candidates that are still there."""
 
+    def warm_up(self) -> None:  # noqa: B027  most have nothing of their own to load
+        """Load now what would be loaded by the first `scores`, at the cost of its budget."""
+
 
 class RerankerConfig(Settings):
     """What every reranker has."""
@@ -86,6 +90,8 @@ class Interpolation(Reranker):
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1] of those candidates that are still there."""
         ids, vectors = candidates.contents.vectors(candidates.ids)
+        if not ids:
+            return {}
         cosines = unit(vectors) @ unit(candidates.vector[None, :])[0]
         best = max(candidates.lexical.values(), default=1.0)
         lexical = np.array([candidates.lexical.get(id_, 0.0) / best for id_ in ids])
@@ -102,8 +108,8 @@ class LateInteractionConfig(RerankerConfig):
 class LateInteraction(Reranker):
     """MaxSim over the embedding model's own token vectors: Khattab and Zaharia, "ColBERT", 2020.
 
-    The mean over the query's tokens of the largest cosine with a token of the document. The documents' tokens
-    are embedded when they are asked for, which is what it costs.
+    The mean over the query's tokens of the largest cosine with a token of the document; 0 where either has
+    none. The documents' tokens are embedded when they are asked for, which is what it costs.
     """
 
     def __init__(self, config: LateInteractionConfig, embedder: Embedder) -> None:
@@ -117,7 +123,7 @@ class LateInteraction(Reranker):
         found: list[float] = []
         for some in _pieces(list(texts.values())):
             candidates.check()
-            found += [float((query @ tokens.T).max(axis=1).mean()) for tokens in embedder.embed_tokens(some)]
+            found += [_max_sim(query, tokens) for tokens in embedder.embed_tokens(some)]
         return _bounded(list(texts), np.array(found))
 
 
@@ -135,21 +141,41 @@ class CrossEncoderReranker(Reranker):
     def __init__(self, config: CrossEncoderConfig, embedder: Embedder) -> None:
         self._name = config.model
         self._model: Any = None
+        self._lock = Lock()  # the tokenizer fails where two threads set its padding at once
 
     def scores(self, candidates: Candidates) -> dict[str, float]:
         """Scores in [0, 1] of those candidates that are still there: the logistic function of the model's.
 
         Raises:
-            ModelError: the model cannot be loaded, or gives more than one score.
+            ModelError: the model cannot be loaded, fails, or gives more than one score.
         """
-        model = self._loaded()
         texts = candidates.contents.texts(candidates.ids)
         found: list[DoubleArray] = []
         for some in _pieces(list(texts.values())):
             candidates.check()
             pairs = [(candidates.query, text) for text in some]
-            found.append(np.asarray(model.predict(pairs, show_progress_bar=False), dtype=np.float64))
+            found.append(self._predicted(pairs))
         return _bounded(list(texts), np.concatenate(found) if found else np.empty(0))
+
+    def warm_up(self) -> None:
+        """Load the model.
+
+        Raises:
+            ModelError: it cannot be loaded, or gives more than one score.
+        """
+        with self._lock:
+            self._loaded()
+
+    def _predicted(self, pairs: Sequence[tuple[str, str]]) -> DoubleArray:
+        with self._lock:
+            model = self._loaded()
+            try:
+                return np.asarray(model.predict(pairs, show_progress_bar=False), dtype=np.float64)
+            except (RuntimeError, ValueError, IndexError) as error:  # of torch, the tokenizer, the embeddings
+                raise ModelError(
+                    f"retrieval.reranker.model = {self._name!r} fails: {str(error).splitlines()[0]}; take "
+                    "another model"
+                ) from None
 
     def _loaded(self) -> Any:
         if self._model is None:
@@ -186,6 +212,12 @@ def create(config: AnyReranker, embedder: Embedder) -> Reranker:
     """Make the reranker of `config`. Models are loaded when they are first needed."""
     reranker: Reranker = RERANKERS[config.kind](config, embedder)
     return reranker
+
+
+def _max_sim(query: FloatArray, document: FloatArray) -> float:
+    if not (len(query) and len(document)):
+        return 0.0
+    return float((query @ document.T).max(axis=1).mean())
 
 
 def _pieces(texts: Sequence[str]) -> list[Sequence[str]]:

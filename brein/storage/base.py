@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -205,14 +206,14 @@ class DocumentStore(ABC):
         Raises:
             DataError: the filter is malformed.
         """
-        words = words_of(text)
-        if not words:
-            return []
-        wanted = " OR ".join(f'"{word}"' for word in words)
         allowed, values = "", list[Value]()
         if where is not None:
             test, values = condition(where)
             allowed = f"AND words.rowid IN (SELECT number FROM documents WHERE {test})"  # noqa: S608
+        words = words_of(text)
+        if not words:
+            return []
+        wanted = " OR ".join(f'"{word}"' for word in words)
         # Only those within the limit are looked up in `documents`: most texts have some word of a query.
         statement = (
             "SELECT -score, id FROM (SELECT words.rowid AS match, bm25(words) AS score FROM words "  # noqa: S608
@@ -299,7 +300,9 @@ class DocumentStore(ABC):
 
 def words_of(text: str) -> list[str]:
     """The first 256 different words of a text, in their order, without a sign that FTS5's queries know."""
-    return list(islice(dict.fromkeys(_WORD.findall(text.lower())), _MOST_WORDS))
+    # Composed: an accent that is a character of its own would divide a word, as it does not in FTS5.
+    words = (word.lower() for word in _WORD.findall(unicodedata.normalize("NFC", text)))
+    return list(islice(dict.fromkeys(words), _MOST_WORDS))
 
 
 def check(documents: Sequence[Document], vectors: FloatArray | None = None) -> None:

@@ -52,7 +52,8 @@ _PROBE = (
     "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab (main, words, row)",
 )
 _STEMS = """SELECT probed.doc, coalesce(vocabulary.doc, 0)
-FROM temp.probed LEFT JOIN temp.vocabulary ON vocabulary.term = probed.term"""
+FROM temp.probed LEFT JOIN temp.vocabulary ON vocabulary.term = probed.term
+ORDER BY probed.doc"""
 _SCHEMA = (
     _DOCUMENTS,
     *_WORDS,
@@ -143,7 +144,7 @@ class SQLiteStore(DocumentStore):
                 self._connection.executemany(statement, list(enumerate(words)))
                 return {words[row]: count for row, count in self._connection.execute(_STEMS)}
             finally:
-                self._connection.execute("ROLLBACK")
+                self.rollback()
 
     def stored_bytes(self) -> int:
         """Bytes of the file and its write-ahead log; in memory, of the pages."""

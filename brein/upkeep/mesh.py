@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from brein.errors import StorageError
+from brein.errors import BreinError
 from brein.records import FloatArray
 from brein.retrieval.mesh import Mesh, MeshConfig, Similar
 from brein.storage import DocumentStore
@@ -15,6 +15,7 @@ from brein.vectors import unit
 
 _FILE = "mesh.sqlite"
 _BATCH = 1_000  # documents whose neighbours are looked for at once
+_PAGE = 10_000  # ids read at once
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +43,18 @@ class KeptMesh:
     def catch_up(self) -> None:
         """Follow the documents, whatever became of them."""
         with _reported():
-            ids = [id_ for ids, _ in self._documents.vector_batches() for id_ in ids]
+            # Read only where something changed: opening must not read a large store that is known already.
+            ids = (id_ for page in self._documents.pages("id", _PAGE) for (id_,) in page)
             self.mesh.reconcile(ids, self._documents.version, self._similar)
 
     def add(self, ids: Sequence[str]) -> None:
         """Follow the documents, which hold `ids` now."""
         with _reported():
+            similar: dict[str, Mapping[str, float]] = {}
             for start in range(0, len(ids), _BATCH):
-                self.mesh.add(self._similar(ids[start : start + _BATCH]), self._documents.version)
+                similar |= self._similar(ids[start : start + _BATCH])
+            # At once: a mesh that has a part of them must not have the documents' version.
+            self.mesh.add(similar, self._documents.version)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Follow the documents, which no longer hold `ids`."""
@@ -87,5 +92,5 @@ class KeptMesh:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except StorageError as error:
-        _log.warning("the mesh is not saved: %s", error)
+    except BreinError as error:  # a full disk, or no room for the index that finds the neighbours
+        _log.warning("the mesh does not follow the documents: %s", error)

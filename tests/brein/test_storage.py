@@ -126,6 +126,12 @@ def test_a_match_has_one_of_the_words_whatever_their_form_and_case(store):
     assert matched(store, "dog") == []
 
 
+def test_a_malformed_filter_is_refused_whatever_the_words(store):
+    for text in ("cat", "?!"):
+        with pytest.raises(DataError):
+            store.match(text, 5, {"page": {"near": 3}})
+
+
 def test_matches_come_best_first_and_equals_by_id(store):
     texts = ["zebra " * n + "filler " * (20 - n) for n in range(1, 9)]
     documents = [Document(f"{n}", text, {"n": n}) for n, text in enumerate(texts)]
@@ -176,6 +182,7 @@ def test_frequencies_count_documents_that_have_a_word_in_any_form(store):
     assert store.frequencies("cat texting zebras 12? ... CATS") == {
         "cat": 1, "texting": len(documents) + 1, "zebras": 0, "12": 2, "cats": 1
     }  # fmt: skip
+    assert list(store.frequencies("zebras cat 12")) == ["zebras", "cat", "12"]
     assert store.frequencies("!?") == {}
     store.delete(["new"])
     assert store.frequencies("cat 12") == {"cat": 0, "12": 1}

@@ -25,14 +25,16 @@ def plan(experiment: Experiment) -> Work:
     dataset = experiment.text("query")
     vectors = experiment.embedded(dataset)
     engine = experiment.engine
-    # The mesh is made whether it is used or not, so that it can be switched on.
-    mesh = engine.retrieval.mesh.model_copy(update={"enabled": True})
-    retrieval = engine.retrieval.model_copy(update={"mesh": mesh})
+    # It learns from no answer, or a variant would be helped by those of the others to the same query.
+    mesh = engine.retrieval.mesh.model_copy(update={"co_retrieved": 0})
+    whole = engine.retrieval.model_copy(update={"mesh": mesh})
+    # It is made whether it is used or not, so that it can be switched on.
+    made = whole.model_copy(update={"mesh": mesh.model_copy(update={"enabled": True})})
     queries = _judged(dataset)
     argument = {
-        "engine": engine.model_copy(update={"retrieval": retrieval}).model_dump_json(),
+        "engine": engine.model_copy(update={"retrieval": made}).model_dump_json(),
         "folder": str(ingested.folder(experiment, dataset, vectors)),
-        "variants": {name: one.model_dump_json() for name, one in variants(engine.retrieval).items()},
+        "variants": {name: one.model_dump_json() for name, one in variants(whole).items()},
         "queries": queries,
         "k": experiment.config.suite.query.k,
         "scratch": str(experiment.store.scratch()),
