@@ -1,5 +1,8 @@
 """The query suite's trial, run whole in this process on an engine that embeds without a model."""
 
+import json
+import math
+
 import numpy as np
 import pytest
 from children import result_of
@@ -7,7 +10,7 @@ from children import result_of
 from bench.config import UniformPopularity
 from bench.metrics import derive
 from bench.suites import ingested
-from bench.suites.query import batching, passes
+from bench.suites.query import ablation, batching, passes
 from bench.trial import frame
 from bench.workload import prose
 from bench.workload.popularity import Stream
@@ -18,12 +21,15 @@ from brein.index.ivf import IVFFlatConfig
 from brein.retrieval.pipeline import LexicalConfig, RetrievalConfig
 
 VECTORS_ALONE = RetrievalConfig(lexical=LexicalConfig(enabled=False), reranker=None)
-DOCUMENTS, QUERIES, REQUESTS = 300, 30, 80
+DOCUMENTS, QUERIES, REQUESTS = 300, 70, 160
 SHARES = [0.02, 0.5]
 
 
-def searched(tmp_path, index):
-    config = EngineConfig(embedding=HashingConfig(), index=index, retrieval=VECTORS_ALONE)
+ALL_PARTS = ["cold", "popular", "filtered"]
+
+
+def searched(tmp_path, index, retrieval=VECTORS_ALONE, parts=ALL_PARTS):
+    config = EngineConfig(embedding=HashingConfig(), index=index, retrieval=retrieval)
     texts = prose.texts(DOCUMENTS + QUERIES - 1, 30, seed=1)
     asked = [*texts[DOCUMENTS:], texts[-1]]  # two queries have one text
     folders = {name: tmp_path / name for name in ("engine", "vectors")}
@@ -53,7 +59,7 @@ def searched(tmp_path, index):
             "judgements": {f"q{n}": {"d0": 1} if n < 5 else {} for n in range(QUERIES)},
             "stream": stream.model_dump_json(),
             "settings": {
-                "parts": ["cold", "popular", "filtered"],
+                "parts": parts,
                 "k": 10,
                 "filter_shares": SHARES,
                 "filtered_queries": 20,
@@ -65,8 +71,8 @@ def searched(tmp_path, index):
     return result_of(trial), stream
 
 
-def measured(tmp_path, index):
-    made, stream = searched(tmp_path, index)
+def measured(tmp_path, index, **settings):
+    made, stream = searched(tmp_path, index, **settings)
     samples = frame([{"suite": "query", "repeat": 0, **row} for row in made["rows"]])
     return {(m.name, *m.labels.values()): m.value for m in derive(samples)}, samples, stream
 
@@ -149,3 +155,134 @@ def test_every_query_is_embedded_by_every_number_of_clients_both_ways():
             walls[walls["labels"].str.contains(side)]["value"].sum() for side in ("alone", "shared")
         )
         assert found["query.batching.gain", clients].value == pytest.approx(alone / shared)
+
+
+# --- stages ------------------------------------------------------------------------------------------------
+
+
+def staged(**settings):
+    return RetrievalConfig.model_validate({"strategy": "two_stage"} | settings)
+
+
+@pytest.fixture(scope="module")
+def stage_by_stage(tmp_path_factory):
+    return measured(tmp_path_factory.mktemp("staged"), FlatConfig(), retrieval=staged(), parts=["cold"])
+
+
+STAGES = {"analysis", "lexical", "embedding", "vectors", "fusion", "rerank", "documents"}
+
+
+def test_the_cold_pass_tells_each_stage_of_every_query(stage_by_stage):
+    found, samples, _ = stage_by_stage
+    stages = samples[samples["series"] == "query.stage"]
+    assert {json.loads(labels)["stage"] for labels in stages["labels"]} == STAGES
+    assert (stages.groupby("labels")["query"].nunique() == QUERIES).all()
+    of_stages, whole = stages.groupby("query")["value"].sum(), samples[samples["series"] == "query.search"]
+    assert of_stages.lt(whole.set_index("query")["value"]).all()
+    assert {name[1] for name in found if name[0] == "query.stage.latency.mean"} == STAGES
+
+
+def test_the_cold_pass_tells_the_share_of_each_strategy(stage_by_stage):
+    found, _, _ = stage_by_stage
+    strategies = {name[1]: found[name] for name in found if name[0] == "query.strategy"}
+    assert strategies == {"single_stage": 0, "two_stage": 1, "multi_stage": 0}
+
+
+def test_a_query_is_predicted_once_its_stages_have_run_often_enough(stage_by_stage):
+    found, samples, _ = stage_by_stage
+    predicted = samples[samples["series"] == "query.prediction"]
+    assert 0 < len(predicted) <= QUERIES - 32
+    assert set(predicted["query"]) <= set(samples["query"].dropna())
+    error = ((predicted["reference"] - predicted["value"]).abs() / predicted["value"]).mean()
+    assert found["query.prediction.error",] == pytest.approx(error)
+
+
+def test_degraded_answers_are_counted(stage_by_stage, tmp_path):
+    assert stage_by_stage[0]["query.degraded",] == 0
+    late = staged(reranker={"kind": "interpolation", "budget": 1e-9})
+    found, _, _ = measured(tmp_path, FlatConfig(), retrieval=late, parts=["cold"])
+    assert found["query.degraded",] == 1
+
+
+# --- ablation ----------------------------------------------------------------------------------------------
+
+SECOND = 1 / math.log2(3)  # nDCG@10 of the one relevant document in the second place
+CHANGES = {  # for the two queries: what a change takes from the relevant document, or gives
+    "single_stage": (SECOND - 1, 0),
+    "two_stage": (0, 0),
+    "multi_stage": (0, 0),
+    "without lexical": (0, 0),
+    "without vectors": (-1, 0),
+    "without rerank": (SECOND - 1, 0),
+    "with mesh": (0, SECOND),
+    "with expansion": (0, 0),
+}
+
+
+def planted(dimension):
+    """Texts by id, and their vectors.
+
+    "zebra" is answered by a document that is near and lacks the word, beside one that has it and is not;
+    "giraffe" by one that is like the only document that is near and has the word, and less near than thirty.
+    """
+    zebra, giraffe = embedding.create(HashingConfig(dimension=dimension)).embed(["zebra", "giraffe"])
+    assert zebra @ giraffe == 0
+    free = np.eye(dimension, dtype=np.float32)[(zebra == 0) & (giraffe == 0)]
+    texts = {"has the word": "zebra", "near": "unlike", "bridge": "giraffe", "beyond": "elsewhere"}
+    vectors = [free[0], zebra, 0.8 * giraffe + 0.6 * free[1], free[1]]
+    for n in range(30):
+        texts[f"other{n}"] = f"filler{n}"
+        vectors.append(0.05 * giraffe + math.sqrt(1 - 0.05**2) * free[n + 2])
+    return texts, np.array(vectors, dtype=np.float32)
+
+
+def test_an_ablation_finds_the_planted_differences(tmp_path):
+    dimension = 128
+    texts, vectors = planted(dimension)
+    whole = staged(mesh={"co_retrieved": 0})
+    made = whole.model_copy(update={"mesh": whole.mesh.model_copy(update={"enabled": True})})
+    config = EngineConfig(embedding=HashingConfig(dimension=dimension), index=FlatConfig(), retrieval=made)
+    np.save(tmp_path / "vectors.npy", vectors)
+    (tmp_path / "engine").mkdir()
+    argument = {
+        "engine": config.model_dump_json(),
+        "documents": list(texts.items()),
+        "vectors": str(tmp_path),
+        "folder": str(tmp_path / "engine"),
+        "variants": {name: one.model_dump_json() for name, one in ablation.variants(whole).items()},
+        "queries": [("a", "zebra", {"near": 1}), ("b", "giraffe", {"beyond": 1})],
+        "k": 10,
+        "scratch": str(tmp_path),
+        "seed": 4,
+    }
+    ingested.ingest(argument)
+    rows = result_of(ablation.run(argument))["rows"]
+    found = {(json.loads(row["labels"])["change"], row["query"]): row["ndcg_difference"] for row in rows}
+    assert found == {
+        (change, query): pytest.approx(difference)
+        for change, differences in CHANGES.items()
+        for query, difference in zip("ab", differences, strict=True)
+    }
+    samples = frame([{"suite": "query", "repeat": 0, **row} for row in rows])
+    metrics = {(m.name, m.labels["change"]): m.value for m in derive(samples)}
+    for change, differences in CHANGES.items():
+        assert metrics["query.ablation.ndcg_difference", change] == pytest.approx(sum(differences) / 2)
+        assert metrics["query.ablation.cost", change] > 0
+
+
+def test_an_ablation_switches_what_is_on_off_and_what_is_off_on():
+    words = staged(vectors={"enabled": False}, reranker=None)
+    everything = staged(
+        lexical={"expansion": {"words": 5}}, mesh={"enabled": True}, reranker={"kind": "late_interaction"}
+    )
+    names = {"whole", "single_stage", "two_stage", "multi_stage"}
+    assert set(ablation.variants(words)) == names | {"with mesh", "with expansion"}
+    changed = ablation.variants(everything)
+    switched = {f"without {part}" for part in ("lexical", "vectors", "rerank", "mesh", "expansion")}
+    assert set(changed) == names | switched
+    assert changed["whole"] == everything
+    assert not changed["without lexical"].lexical.enabled
+    assert not changed["without vectors"].vectors.enabled
+    assert changed["without rerank"].reranker is None
+    assert not changed["without mesh"].mesh.enabled
+    assert changed["without expansion"].lexical.expansion.words == 0

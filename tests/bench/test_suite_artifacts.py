@@ -1,5 +1,6 @@
 """What suites say they need, known before anything is made, is what they make."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -64,6 +65,22 @@ def test_a_suite_says_before_what_it_makes(suite, dataset, overrides, tmp_path):
     assert not store.stored()
     SUITES[suite].plan(prepared)
     assert {store.find(*artifact) for artifact in said} == store.asked
+
+
+def test_parts_of_the_query_suite_that_are_left_out_say_so(tmp_path):
+    only = experiment(texts(), Store(tmp_path), "index=flat", "suite.query.parts=[batching]")
+    skipped = {name: why for work in SUITES["query"].plan(only) for name, why in work.skipped.items()}
+    assert set(skipped.values()) == {
+        f"suite.query.parts leaves {part} out" for part in ("cold", "popular", "filtered", "ablation")
+    }
+    assert {"query.search cold", "query.filtered", "query.ablation"} < set(skipped)
+
+
+def test_without_judgements_there_is_no_ablation(tmp_path):
+    dataset = replace(texts(), judgements={})
+    prepared = experiment(dataset, Store(tmp_path), "index=flat", "suite.query.parts=[ablation]")
+    skipped = {name: why for work in SUITES["query"].plan(prepared) for name, why in work.skipped.items()}
+    assert skipped["query.ablation"] == "t has no judgements to tell a better answer by"
 
 
 def needed(dataset, suites=("memory",), **parts):

@@ -23,6 +23,9 @@ SERIES = "query.ablation"
 def plan(experiment: Experiment) -> Work:
     """Plan the variants."""
     dataset = experiment.text("query")
+    queries = _judged(dataset)
+    if not queries:
+        return Work(skipped={SERIES: f"{dataset.name} has no judgements to tell a better answer by"})
     vectors = experiment.embedded(dataset)
     engine = experiment.engine
     # It learns from no answer, or a variant would be helped by those of the others to the same query.
@@ -30,7 +33,6 @@ def plan(experiment: Experiment) -> Work:
     whole = engine.retrieval.model_copy(update={"mesh": mesh})
     # It is made whether it is used or not, so that it can be switched on.
     made = whole.model_copy(update={"mesh": mesh.model_copy(update={"enabled": True})})
-    queries = _judged(dataset)
     argument = {
         "engine": engine.model_copy(update={"retrieval": made}).model_dump_json(),
         "folder": str(ingested.folder(experiment, dataset, vectors)),
