@@ -63,3 +63,8 @@ class QueueFullError(AgentError):
 
 class AgentTimeoutError(AgentError, TimeoutError):
     """An agent had no answer to a request in time, or did not come to it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from brein.embedding.base import Embedder, EmbedderConfig, Span, Tokenizer
-from brein.errors import ModelError
+from brein.errors import ModelError, first_line
 from brein.records import FloatArray
 from brein.vectors import unit
 
@@ -49,7 +49,7 @@ class TransformerEmbedder(Embedder):
             self._model: Any = SentenceTransformer(str(folder or config.model), device="cpu")
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"embedding.model = {config.model!r} cannot be loaded: {str(error).splitlines()[0]}; give a "
+                f"embedding.model = {config.model!r} cannot be loaded: {first_line(error)}; give a "
                 f"folder that holds a sentence-transformers model, or {DEFAULT_MODEL!r}"
             ) from None
         limit = self._model.tokenizer.model_max_length

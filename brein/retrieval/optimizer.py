@@ -98,8 +98,8 @@ class QueryOptimizer:
 
     def read(self, query: str) -> Reading:
         """Look the words of a query up."""
-        frequencies = self._words.frequencies(query)
-        rare = [word for word, count in frequencies.items() if count <= self._most()]
+        frequencies, most = self._words.frequencies(query), self._most(len(self._words))
+        rare = [word for word, count in frequencies.items() if count <= most]
         return Reading(query, frequencies, " ".join(rare or frequencies))
 
     def analysis(
@@ -159,14 +159,14 @@ class QueryOptimizer:
         worth = {
             word: weights[word] * math.log((size + 1) / (count + 1))
             for word, count in frequencies.items()
-            if count <= self._most()
+            if count <= self._most(size)
         }
         best = sorted(worth, key=lambda word: (-worth[word], word))[: self._expansion.words]
         return " ".join([reading.searched, *best])
 
-    def _most(self) -> float:
-        """Documents that a word may be in without being common."""
-        return max(self._common * len(self._words), _FEW)
+    def _most(self, size: int) -> float:
+        """Of `size` documents, those that a word may be in without being common."""
+        return max(self._common * size, _FEW)
 
     def _rarity(self, counts: Collection[int]) -> float:
         most = math.log(len(self._words) + 1)

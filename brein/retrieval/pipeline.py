@@ -7,7 +7,8 @@
     rerank     the best of these in a better order                        two_stage and multi_stage
     mesh       and what is associated with them                           multi_stage
 
-A stage that spends its budget, or fails, is left out: the answer is that of the stage before, and says so.
+A stage that spends its budget is left out, and rerank and mesh where they fail: the answer is that of the
+stage before, and says so. What goes wrong in a search is raised.
 """
 
 from __future__ import annotations
@@ -15,30 +16,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from brein.errors import BreinError
 from brein.records import Analysis, FloatArray, Hit, Retrieval, Stage, Strategy
 from brein.retrieval.fusion import Ranking, best_first, reciprocal_rank
 from brein.retrieval.latency import LatencyModel
 from brein.retrieval.mesh import Mesh, MeshConfig
 from brein.retrieval.optimizer import ExpansionConfig, QueryOptimizer, Reading, Words
 from brein.retrieval.rerank import AnyReranker, Candidates, Contents, InterpolationConfig, Reranker
+from brein.retrieval.stages import LegConfig, Stages
 from brein.settings import Settings
 from brein.storage import Where
-
-Found = TypeVar("Found")
-
-
-class LegConfig(Settings):
-    """Settings of one of the two searches that find candidates."""
-
-    enabled: bool = True
-    candidates: int = Field(100, ge=1, le=10_000, description="documents it hands on")
-    budget: float = Field(0.5, gt=0, le=60, description="seconds; what takes longer is left out")
 
 
 class LexicalConfig(LegConfig):
@@ -136,7 +127,7 @@ class Pipeline:
         self, query: str, k: int, where: Where | None = None, strategy: Strategy | None = None
     ) -> Retrieval:
         """Find the `k` best documents for a text that fulfil `where`; `strategy` None: the configured one."""
-        config, stages = self._config, _Stages(self._clock)
+        config, stages = self._config, Stages(self._clock)
         reading = stages.run("analysis", lambda: self._optimizer.read(query))
         first, expanded = Ranking(), reading.searched
 
@@ -171,7 +162,7 @@ class Pipeline:
 
     def _reranked(
         self,
-        stages: _Stages,
+        stages: Stages,
         ranking: Ranking,
         k: int,
         *,
@@ -190,7 +181,7 @@ class Pipeline:
 
         return stages.attempt("rerank", len(ids), config.budget, work) or ranking
 
-    def _spread(self, stages: _Stages, ranking: Ranking, k: int, where: Where | None) -> Ranking:
+    def _spread(self, stages: Stages, ranking: Ranking, k: int, where: Where | None) -> Ranking:
         config, mesh = self._config.mesh, self._mesh
         if mesh is None or not ranking:
             return ranking
@@ -244,82 +235,6 @@ class Pipeline:
                 self._latency.learn(report.name, reading.drivers(report.name), report.seconds)
 
 
-class _SpentError(Exception):
-    """The time for a stage is over."""
-
-
-class _Stages:
-    """The stages of one retrieval so far: runs each, and reports what it did."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.reports: list[Stage] = []
-        self._clock = clock
-        self._late: list[Ranking] = []
-
-    def run(
-        self,
-        name: str,
-        work: Callable[[], Found],
-        given: int = 0,
-        count: Callable[[Found], int] | None = None,
-    ) -> Found:
-        """A stage that is always needed, so has no budget."""
-        start = self._clock()
-        found = work()
-        self.reports.append(Stage(name, self._clock() - start, given, count(found) if count else 0))
-        return found
-
-    def leg(self, name: str, config: LegConfig, work: Callable[[int], Ranking]) -> Ranking | None:
-        """A search for so many candidates; None where it is switched off or took too long."""
-        if not config.enabled:
-            return None
-        start = self._clock()
-        found = work(config.candidates)
-        seconds = self._clock() - start
-        skipped = _over(seconds, config.budget)
-        self.reports.append(Stage(name, seconds, 0, len(found), skipped))
-        if skipped:
-            self._late.append(found)
-        return None if skipped else found
-
-    def attempt(
-        self, name: str, given: int, budget: float, work: Callable[[Callable[[], None]], Ranking]
-    ) -> Ranking | None:
-        """A stage that may be left out: None where it took too long, or failed."""
-        start = self._clock()
-
-        def check() -> None:
-            if self._clock() - start > budget:
-                raise _SpentError
-
-        found: Ranking = []
-        skipped = None
-        try:
-            found = work(check)
-        except BreinError as error:
-            skipped = f"failed: {error}"
-        except _SpentError:
-            pass  # the time says it
-        seconds = self._clock() - start
-        skipped = skipped or _over(seconds, budget)
-        self.reports.append(Stage(name, seconds, given, len(found), skipped))
-        return None if skipped else found
-
-    def fused(self, legs: Sequence[Ranking | None], constant: int) -> Ranking:
-        """The legs as one ranking, of one leg its own; with those that were late where none that came in time
-        found anything."""
-        rankings = [leg for leg in legs if leg is not None]
-        if not any(rankings):
-            rankings = self._late or rankings
-        if len(rankings) == 1:
-            return rankings[0]
-        start = self._clock()
-        found = reciprocal_rank(rankings, constant)
-        given = sum(map(len, rankings))
-        self.reports.append(Stage("fusion", self._clock() - start, given, len(found)))
-        return found
-
-
 def _as_relevance(ranking: Ranking, constant: int) -> Ranking:
     """A ranking with scores of which larger is better and none is negative: its own, or else by its ranks.
 
@@ -335,7 +250,3 @@ def _completed(found: Ranking, before: Ranking) -> Ranking:
     """What the mesh found, then what it does not know or had no room for, in its order, with scores of 0."""
     there = {id_ for id_, _ in found}
     return [*found, *((id_, 0.0) for id_, _ in before if id_ not in there)]
-
-
-def _over(seconds: float, budget: float) -> str | None:
-    return f"took {seconds:.3f} s of a budget of {budget:g} s" if seconds > budget else None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from brein.embedding import Embedder
-from brein.errors import ModelError
+from brein.errors import ModelError, first_line
 from brein.records import FloatArray
 from brein.settings import Settings
 from brein.vectors import unit
@@ -141,6 +141,7 @@ class CrossEncoderReranker(Reranker):
     def __init__(self, config: CrossEncoderConfig, embedder: Embedder) -> None:
         self._name = config.model
         self._model: Any = None
+        self._broken: str | None = None  # why it cannot be loaded: looked for once, not for each query
         self._lock = Lock()  # the tokenizer fails where two threads set its padding at once
 
     def scores(self, candidates: Candidates) -> dict[str, float]:
@@ -173,29 +174,38 @@ class CrossEncoderReranker(Reranker):
                 return np.asarray(model.predict(pairs, show_progress_bar=False), dtype=np.float64)
             except (RuntimeError, ValueError, IndexError) as error:  # of torch, the tokenizer, the embeddings
                 raise ModelError(
-                    f"retrieval.reranker.model = {self._name!r} fails: {str(error).splitlines()[0]}; take "
-                    "another model"
+                    f"retrieval.reranker.model = {self._name!r} fails: {first_line(error)}; take another "
+                    "model"
                 ) from None
 
     def _loaded(self) -> Any:
+        if self._broken is not None:
+            raise ModelError(self._broken)
         if self._model is None:
-            from sentence_transformers import CrossEncoder
-            from torch.nn import Sigmoid
-
             try:
-                model = CrossEncoder(self._name, device="cpu", activation_fn=Sigmoid())
-            except (OSError, ValueError) as error:
-                raise ModelError(
-                    f"retrieval.reranker.model = {self._name!r} cannot be loaded: "
-                    f"{str(error).splitlines()[0]}; give a folder that holds a cross-encoder"
-                ) from None
-            if model.num_labels != 1:
-                raise ModelError(
-                    f"retrieval.reranker.model = {self._name!r} gives {model.num_labels} scores for a pair; "
-                    "take a model that gives one"
-                )
-            self._model = model
+                self._model = self._load()
+            except ModelError as error:
+                self._broken = str(error)
+                raise
         return self._model
+
+    def _load(self) -> Any:
+        from sentence_transformers import CrossEncoder
+        from torch.nn import Sigmoid
+
+        try:
+            model = CrossEncoder(self._name, device="cpu", activation_fn=Sigmoid())
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"retrieval.reranker.model = {self._name!r} cannot be loaded: {first_line(error)}; give a "
+                "folder that holds a cross-encoder"
+            ) from None
+        if model.num_labels != 1:
+            raise ModelError(
+                f"retrieval.reranker.model = {self._name!r} gives {model.num_labels} scores for a pair; "
+                "take a model that gives one"
+            )
+        return model
 
 
 RERANKERS: dict[str, type[Any]] = {

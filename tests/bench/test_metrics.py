@@ -196,6 +196,12 @@ def with_warm_up(series, repeat=0, labels=None, **columns):
     return rows(series, steady, repeat, labels, **columns)
 
 
+def test_one_stall_decides_no_ratio_of_an_ablation():
+    made = rows("query.ablation", [2.0, 2.2, 900.0], suite="query", reference=[1.0, 1.0, 1.0])
+    (cost,) = (m for m in derive(frame(made)) if m.name == "query.ablation.cost")
+    assert cost.value == pytest.approx(2.2)
+
+
 @pytest.mark.parametrize(
     ("series", "labels", "name"),
     [

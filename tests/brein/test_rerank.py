@@ -252,6 +252,24 @@ def test_a_model_that_is_not_there_is_named(tmp_path, hashing):
 
 
 @pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_looked_for_once(tmp_path, hashing, monkeypatch):
+    import sentence_transformers
+
+    looked = []
+
+    def missing(name, **settings):
+        looked.append(name)
+        raise OSError
+
+    monkeypatch.setattr(sentence_transformers, "CrossEncoder", missing)
+    reranker = rerank.create(CrossEncoderConfig(model=str(tmp_path)), hashing)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="cannot be loaded: OSError; give a folder"):
+            scored((reranker, hashing))
+    assert looked == [str(tmp_path)]
+
+
+@pytest.mark.slow
 def test_a_model_of_several_scores_is_refused(tmp_path, hashing):
     reranker = rerank.create(CrossEncoderConfig(model=str(tiny_cross_encoder(tmp_path, labels=3))), hashing)
     with pytest.raises(ModelError, match="gives 3 scores for a pair"):

@@ -21,7 +21,9 @@ from brein.records import Hit
 from brein.settings import Settings
 
 _WORD = re.compile(r"\w+")
-_EMBEDDED = 32  # sentences that words choose for the embedder to judge; 64 found no more
+# Sentences that words choose for the embedder to judge. On SciFact's train claims 12 found a marked sentence for
+# 69% and 32 for 70%, at nearly three times the cost.
+_EMBEDDED = 12
 _KEEP = 0.7  # of the best sentence's relevance; less is not taken
 _SAME = 0.9  # cosine from which two sentences say the same
 
