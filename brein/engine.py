@@ -298,8 +298,9 @@ class Engine:
         self._caches.search.clear()
 
     def warm_up(self) -> None:
-        """Load the models now instead of at the first text."""
+        """Load the models, and what else the first texts would wait for, now."""
         self._check_open()
+        self._latency.warm_up()
         self._model.embed(["warm up"])
         if self._reranker is not None:
             self._reranker[1].warm_up()

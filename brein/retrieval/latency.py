@@ -25,6 +25,10 @@ class LatencyModel:
         self._lock = Lock()
         self._stages: dict[str, _Stage] = {}
 
+    def warm_up(self) -> None:
+        """Load what a fit needs, which takes longer than many a query: or the one that is fitted after pays."""
+        _fit(np.ones((_ENOUGH, 2)))
+
     def learn(self, stage: str, drivers: Sequence[float], seconds: float) -> None:
         """Take in how long a stage took; `drivers`, as many each time, are its x."""
         with self._lock:

@@ -1,6 +1,8 @@
 """Staged retrieval through the engine's front door: what it finds, keeps, learns and survives."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from itertools import islice
@@ -419,3 +421,21 @@ def test_many_threads_retrieve_while_others_ingest_and_delete(tmp_path, notes, p
         assert len(engine) == 50
         assert {hit.id for hit in engine.retrieve("note extra", 100).hits} == {one.id for one in notes}
         assert len(engine._mesh.mesh) == 50
+
+
+def test_after_warming_up_no_query_loads_anything():
+    program = """
+import sys
+from brein import Document, Engine, EngineConfig
+from brein.embedding.hashing import HashingConfig
+
+with Engine.open(EngineConfig(embedding=HashingConfig())) as engine:
+    engine.ingest([Document(str(n), f"animal number {n}") for n in range(50)])
+    engine.warm_up()
+    engine.search("animal")
+    loaded = set(sys.modules)
+    for n in range(100):
+        engine.search(f"number {n}")
+    print(set(sys.modules) - loaded)
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
