@@ -128,8 +128,9 @@ def title(name: str, labels: Mapping[str, str]) -> str:
 
 
 def described(labels: Mapping[str, str]) -> str:
-    """Labels in words: `cold`, `4 shards`, `L2`, `1%`."""
-    return ", ".join(_described(key, value) for key, value in labels.items())
+    """Labels in words, a number of clients first: `cold`, `4 shards`, `L2`, `1%`, `2 clients, alone`."""
+    ordered = sorted(labels.items(), key=lambda label: label[0] != "clients")
+    return ", ".join(_described(key, value) for key, value in ordered)
 
 
 def _described(key: str, value: str) -> str:

@@ -12,7 +12,7 @@ from bench.reports import answer, units
 
 STAGES = "Stages of a query"
 ABLATION = "The pipeline with one change"
-BATCHING = "Queries embedded by several clients, in shared calls and alone"
+BATCHING = "Queries embedded by several clients at once, in shared calls and alone"
 BATCHING_GAIN = "What shared calls gain"
 # By title, the metrics that make the columns. What stands here is listed nowhere else.
 _TABLES = {

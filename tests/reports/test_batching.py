@@ -82,11 +82,11 @@ def test_each_number_of_clients_has_a_row_for_either_side_the_fewest_first(batch
     table = _table(batched, tables.BATCHING)
     assert table.columns == ["rate", "mean latency", "p95"]
     assert [label for label, _ in table.rows] == [
-        f"{side}, {clients}"
+        f"{clients}, {side}"
         for clients in ("1 client", "2 clients", "16 clients")
         for side in ("shared", "alone")
     ]
-    rate, mean, p95 = dict(table.rows)["shared, 16 clients"]
+    rate, mean, p95 = dict(table.rows)["16 clients, shared"]
     assert re.fullmatch(r"4[12]\d queries/s \[\d{3}, \d{3}\]", rate)
     assert re.fullmatch(r"38\.\d ms \[3\d\.\d, 3\d\.\d\]", mean)
     assert re.fullmatch(r"4\d\.\d ms \[4\d\.\d, 4\d\.\d\]", p95)
@@ -164,4 +164,4 @@ def test_curves_and_tables_are_in_page_and_comment(batched: RunRecord) -> None:
     page = html.render(batched, frame([]))
     assert 'class="batching"' in page
     assert tables.BATCHING_GAIN in page
-    assert "| shared, 16 clients |" in markdown.render(batched)
+    assert "| 16 clients, shared |" in markdown.render(batched)

@@ -23,7 +23,7 @@ from bench.reports.figures.drawing import (
     with_room,
 )
 
-_TITLE = "Queries embedded together"
+_TITLE = "Queries embedded by several clients at once"
 _RATE, _GAIN = "query.batching.rate", "query.batching.gain"
 _STYLES = {"shared": (svg.SERIES, MARKS[0]), "alone": (svg.MUTED, MARKS[1])}
 _PANELS = (150, 110)  # pixels of height
@@ -48,7 +48,7 @@ def shared_calls(record: RunRecord) -> list[Drawing]:
         panels[1].yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: units.tick(ratio, units.RATIO)))
         for axes in panels:
             axes.yaxis.set_major_locator(MaxNLocator(5))
-            axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+            axes.set_ylim(bottom=0)
         _clients_axis(panels, sorted({point.x for curve in (*rates, gain) for point in curve.points}))
         words = "; ".join(
             f"{curve.name} {units.show(point.value, answer.unit(point.measured))} at {point.x:g}"
