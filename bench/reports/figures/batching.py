@@ -48,7 +48,7 @@ def shared_calls(record: RunRecord) -> list[Drawing]:
         panels[1].yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: units.tick(ratio, units.RATIO)))
         for axes in panels:
             axes.yaxis.set_major_locator(MaxNLocator(5))
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.05 * axes.get_ylim()[1])  # the line of no gain may be the highest
         _clients_axis(panels, sorted({point.x for curve in (*rates, gain) for point in curve.points}))
         words = "; ".join(
             f"{curve.name} {units.show(point.value, answer.unit(point.measured))} at {point.x:g}"
