@@ -30,9 +30,10 @@ _KEY_FIGURES = (
 # Labels whose values say by themselves what they are.
 _PLAIN_LABELS = frozenset(
     ("phase", "part", "of", "qtype", "operation", "distribution", "percentile", "kind", "case", "way")
-) | {"agent", "strategy", "change"}
+) | {"agent", "strategy", "change", "calls"}
 # What reads otherwise than as a share.
-_UNITS = {"query.ablation.ndcg_difference": units.POINTS, "query.ablation.cost": units.RATIO}
+_RATIOS = ("query.ablation.cost", "query.batching.gain")
+_UNITS = {"query.ablation.ndcg_difference": units.POINTS, **dict.fromkeys(_RATIOS, units.RATIO)}
 # Bidirectional classes of the embeddings, overrides and isolates, which reorder the text around them.
 _DIRECTIONS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 
@@ -127,8 +128,9 @@ def title(name: str, labels: Mapping[str, str]) -> str:
 
 
 def described(labels: Mapping[str, str]) -> str:
-    """Labels in words: `cold`, `4 shards`, `L2`, `1%`."""
-    return ", ".join(_described(key, value) for key, value in labels.items())
+    """Labels in words, a number of clients first: `cold`, `4 shards`, `L2`, `1%`, `2 clients, alone`."""
+    ordered = sorted(labels.items(), key=lambda label: label[0] != "clients")
+    return ", ".join(_described(key, value) for key, value in ordered)
 
 
 def _described(key: str, value: str) -> str:
@@ -137,8 +139,8 @@ def _described(key: str, value: str) -> str:
     match key:
         case "level":
             return value.upper()
-        case "shards":
-            return f"{value} shard" if value == "1" else f"{value} shards"
+        case "shards" | "clients":
+            return f"{value} {key[:-1]}" if value == "1" else f"{value} {key}"
         case "stage" if not value.isdecimal():  # of a pipeline; those of a stream are numbered
             return value
         case "share":

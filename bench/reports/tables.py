@@ -12,6 +12,8 @@ from bench.reports import answer, units
 
 STAGES = "Stages of a query"
 ABLATION = "The pipeline with one change"
+BATCHING = "Queries embedded by several clients at once, in shared calls and alone"
+BATCHING_GAIN = "What shared calls gain"
 # By title, the metrics that make the columns. What stands here is listed nowhere else.
 _TABLES = {
     "Index size per vector": {
@@ -67,6 +69,12 @@ _TABLES = {
         "query.ablation.ndcg_difference": "nDCG@10, difference",
         "query.ablation.cost": "latency, ratio",
     },
+    BATCHING: {
+        "query.batching.rate": "rate",
+        "query.batching.latency.mean": "mean latency",
+        "query.batching.latency.p95": "p95",
+    },
+    BATCHING_GAIN: {"query.batching.gain": "rate, ratio"},
     "Queries among a share of the documents": {
         "query.filtered.recall_at_10": "recall@10",
         "query.filtered.latency.mean": "mean latency",
@@ -110,6 +118,8 @@ _NOTES = {
     ABLATION: "The pipeline with that one change beside the pipeline as it is, on the same queries: above 0 "
     f"answers are better, below 1{units.RATIO} they are faster. Intervals of the difference are paired over "
     "queries, those of the ratio over processes.",
+    BATCHING_GAIN: "The rate in shared calls over that alone, of the same queries in one process: above "
+    f"1{units.RATIO} sharing is faster.",
 }
 _ALL = "all"  # the label of what has none: a total
 # The peers suite's tables: a row for each participant, at these recalls its p50 and that over the engine's.
@@ -180,13 +190,19 @@ def _at(metric: Measured) -> str:
 
 def _table(title: str, names: dict[str, str], record: RunRecord) -> Table:
     cells: dict[str, dict[str, str]] = {}
-    for metric in record.metrics:
+    for metric in sorted(record.metrics, key=_clients):
         if metric.name in names:
             cells.setdefault(_label(metric), {})[metric.name] = _cell(metric)
     there = [name for name in names if any(name in row for row in cells.values())]
     totals_last = sorted(cells.items(), key=lambda item: item[0] == _ALL)
     rows = [(label, [row.get(name, "") for name in there]) for label, row in totals_last]
     return Table(title, [names[name] for name in there], rows, _NOTES.get(title, ""))
+
+
+def _clients(metric: Measured) -> tuple[int, str]:
+    """What sorts by the number of clients where there is one: of two numbers the shorter is the smaller."""
+    number = metric.labels.get("clients", "")
+    return len(number), number
 
 
 def _label(metric: Measured) -> str:

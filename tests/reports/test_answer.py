@@ -80,6 +80,8 @@ def test_the_key_figures_are_a_latency_a_quality_and_a_rate(record: RunRecord, f
         ({"level": "l2"}, "L2"),
         ({"shards": "1"}, "1 shard"),
         ({"shards": "4"}, "4 shards"),
+        ({"calls": "alone", "clients": "1"}, "1 client, alone"),
+        ({"calls": "shared", "clients": "16"}, "16 clients, shared"),
         ({"share": "0.01"}, "1%"),
         ({"share": "few"}, "few"),
         ({"of": "residuals", "qtype": "QT_4bit"}, "residuals, QT_4bit"),

@@ -11,6 +11,7 @@ from bench.record import RunRecord
 from bench.reports.figures import ablation, stages
 from bench.reports.figures.agents import under_load
 from bench.reports.figures.baseline import beside_documented
+from bench.reports.figures.batching import shared_calls
 from bench.reports.figures.calibration import calibration
 from bench.reports.figures.drawing import Drawing, Omitted
 from bench.reports.figures.frontier import frontiers
@@ -38,6 +39,7 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
         *stages.of_run(record),
         *ablation.of_run(record),
         *calibration(record, samples),
+        *shared_calls(record),
         *under_load(record),
         *peers(record),
     ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from bench.metrics import METRICS, Measured, label_text
 from bench.record import Verdict
-from bench.reports import answer, units
+from bench.reports import answer, svg, units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,9 @@ LONGEST = 36  # characters of a label that fit beside a value
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # what formulas begin with, and its full-width forms
 LEAST, MOST = 1e-15, 1e15  # what is drawn; values beyond are no measurement of anything
 GUTTER = 14  # pixels left free at both sides
+MARKS = ("o", "s", "^", "D")  # tell curves apart beside their colours
+_LEFT, _HEAD, _FOOT = 50, 44, 46  # pixels beside panels, above each for its title and key, below the last
+_WIDE = 6.2  # pixels of a character of a key
 # Ticks of a decade of a log axis, the closest first.
 _STEPS = (
     [n / 10 for n in range(10, 100)],
@@ -55,6 +59,81 @@ class Omitted:
 
     title: str
     reason: str
+
+
+class Point(NamedTuple):
+    """What was measured at one place of the x axis."""
+
+    x: float
+    value: float
+    measured: Measured
+
+
+class Curve(NamedTuple):
+    """Points in ascending order, and how they are drawn and named."""
+
+    name: str
+    points: Sequence[Point]
+    colour: str
+    mark: str = MARKS[0]
+    alpha: float = 1.0
+
+
+@contextmanager
+def stacked(*heights: int) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of panels so many pixels high, one below the other, with room above for their keys."""
+    height = sum(heights) + _HEAD * len(heights) + _FOOT
+    with svg.canvas(height) as figure:
+        panels, top = [], 0
+        for high in heights:
+            top += _HEAD
+            axes = axes_in(figure, _LEFT, GUTTER, top, height - top - high)
+            axes.grid(color=svg.MUTED, alpha=0.25, linewidth=0.6)
+            panels.append(axes)
+            top += high
+        yield figure, panels
+
+
+def draw_curves(axes: Axes, title: str, curves: Sequence[Curve]) -> None:
+    """Draw curves with their 95% intervals, and say above what the panel shows and which curve is which."""
+    for curve in curves:
+        _draw(axes, curve)
+    frame = axes.get_window_extent()
+    axes.text(0, 1 + 24 / frame.height, title, transform=axes.transAxes, color=svg.MUTED)
+    x = 4.0
+    for curve in curves:
+        place = x / frame.width, 1 + 12 / frame.height
+        axes.plot(
+            *([at] for at in place), curve.mark, markersize=6, markeredgewidth=0, color=curve.colour,
+            alpha=curve.alpha, transform=axes.transAxes, clip_on=False,
+        )  # fmt: skip
+        axes.text(place[0] + 9 / frame.width, place[1], curve.name, va="center", transform=axes.transAxes)
+        x += 26 + _WIDE * len(curve.name)
+
+
+def _draw(axes: Axes, curve: Curve) -> None:
+    for point in curve.points:
+        ends = drawable(point.measured.ci_low, point.measured.ci_high)
+        if len(ends) == 2:
+            axes.plot([point.x] * 2, ends, linewidth=3, color=curve.colour, alpha=0.4 * curve.alpha)
+    axes.plot(
+        [point.x for point in curve.points], [point.value for point in curve.points], marker=curve.mark,
+        markersize=4.5, markeredgewidth=0, linewidth=1.5, color=curve.colour, alpha=curve.alpha,
+    )  # fmt: skip
+
+
+def with_room(places: Iterable[float], gap: float) -> list[float]:
+    """Those of `places`, the most important first, that are so far from all before them."""
+    kept: list[float] = []
+    for place in places:
+        if all(abs(place - other) >= gap for other in kept):
+            kept.append(place)
+    return kept
+
+
+def whole_number(label: str) -> int | None:
+    """The number from 1 to 9,999 that a label is; None where it is none."""
+    return int(label) or None if label.isdecimal() and len(label) <= 4 else None
 
 
 def axes_in(figure: Figure, left: int, right: int, top: int, bottom: int) -> Axes:
@@ -119,6 +198,19 @@ def as_csv(header: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> str:
     writer.writerow(map(_cell, header))
     writer.writerows([_cell(value) for value in row] for row in rows)
     return buffer.getvalue()
+
+
+def curves_csv(x: str, curves: Iterable[Curve]) -> str:
+    """The points of curves as CSV; `x` is what their places are."""
+    return as_csv(
+        (x, "line", "metric", "unit", "value", "ci_low", "ci_high"),
+        [
+            (point.x, curve.name, one.name, one.unit, point.value, one.ci_low, one.ci_high)
+            for curve in curves
+            for point in curve.points
+            for one in (point.measured,)
+        ],
+    )
 
 
 def _cell(value: Any) -> Any:
