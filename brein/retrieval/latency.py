@@ -26,7 +26,7 @@ class LatencyModel:
         self._stages: dict[str, _Stage] = {}
 
     def warm_up(self) -> None:
-        """Load what a fit needs, which takes longer than many a query: or the one that is fitted after pays."""
+        """Load what a fit needs, which takes longer than many a query: the first fit comes after one."""
         _fit(np.ones((_ENOUGH, 2)))
 
     def learn(self, stage: str, drivers: Sequence[float], seconds: float) -> None:

@@ -338,6 +338,31 @@ def test_sentences_stand_in_the_order_of_the_documents_and_marks_follow_it():
     assert answer.citations == ("second", "first")
 
 
+class Watched(HashingEmbedder):
+    """Keeps what it embeds."""
+
+    def embed(self, texts):
+        self.texts = list(texts)
+        return super().embed(texts)
+
+
+def test_of_sentences_that_say_as_much_those_of_better_documents_are_judged():
+    embedder = Watched(HashingConfig())
+    hits = [Hit(str(n), 0.0, f"A violin of kind {n} has strings.") for n in range(9)]
+    extractive(embedder, max_sentences=2).generate(QUESTION, hits[::-1], 100, for_ever)
+    assert embedder.texts == [QUESTION, *(hit.text for hit in hits[:4:-1])]
+
+
+def test_a_sentence_that_says_much_is_judged_however_far_down_its_document_is():
+    embedder = Watched(HashingConfig())
+    hits = [Hit(str(n), 0.0, "Many violins are old. " * 9) for n in range(9)]
+    answering = "A violin has how many strings? As many as it has."
+    extractive(embedder, max_sentences=1).generate(
+        QUESTION, [*hits, Hit("last", 0.0, answering)], 100, for_ever
+    )
+    assert "As many as it has." in embedder.texts
+
+
 def test_a_footnote_of_a_document_is_not_taken_for_a_citation():
     answer = extractive().generate(QUESTION, [Hit("a", 1.0, "A violin has four strings [7].")])
     assert answer.text == "A violin has four strings (7). [1]"

@@ -50,6 +50,7 @@ def run(argument: dict[str, Any]) -> Measurement:
     model = embedding.create(config)
     sides: dict[str, Embedder] = {"shared": Batcher(model, config.shared_batch), "alone": model}
     random = np.random.default_rng(argument["seed"])
+    all_texts, wanted = argument["texts"], argument["queries"]
     model.embed(["warm up"])
     yield
     found: list[Samples] = []
@@ -58,7 +59,8 @@ def run(argument: dict[str, Any]) -> Measurement:
         waits = {side: Samples(f"{SERIES}.wait", clients=str(clients), calls=side) for side in sides}
         gain = Samples(f"{SERIES}.gain", clients=str(clients))
         for round_ in range(_ROUNDS):
-            texts = random.choice(argument["texts"], argument["queries"]).tolist()
+            # Equal texts of a shared call are embedded once, so none is drawn twice without need.
+            texts = random.choice(all_texts, wanted, replace=wanted > len(all_texts)).tolist()
             walls = {}
             for side in sorted(sides, reverse=bool(round_ % 2)):
                 walls[side], seconds = _embed(sides[side], texts, clients)

@@ -21,9 +21,7 @@ from brein.records import Hit
 from brein.settings import Settings
 
 _WORD = re.compile(r"\w+")
-# Sentences that words choose for the embedder to judge. On SciFact's train claims 12 found a marked sentence for
-# 69% and 32 for 70%, at nearly three times the cost.
-_EMBEDDED = 12
+_EMBEDDED = 2  # times an answer's sentences are judged by the embedder, which is what an answer costs
 _KEEP = 0.7  # of the best sentence's relevance; less is not taken
 _SAME = 0.9  # cosine from which two sentences say the same
 
@@ -51,9 +49,11 @@ class Sentence:
 class ExtractiveGenerator(Generator):
     """Picks the sentences most relevant to the question, none that says the same as another.
 
-    Relevance is the mean of the cosine between question and sentence and of the `coverage`: on SciFact's
-    train claims that found more of the sentences that people marked as evidence than either alone, and
-    maximal marginal relevance found no more. The sentences stand in the documents' order.
+    Which sentences are judged, their `coverage` says, discounted by the rank of their document as in DCG: on
+    SciFact's train claims six of these held a sentence that people marked as evidence more often (69%) than
+    twelve without the discount (64%). Relevance is the mean of the cosine between question and sentence and
+    of the coverage: that found more such sentences than either alone, and maximal marginal relevance found no
+    more. The sentences stand in the documents' order.
     """
 
     def __init__(self, config: ExtractiveConfig, embedder: Embedder) -> None:
@@ -64,7 +64,7 @@ class ExtractiveGenerator(Generator):
     def _write(
         self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
     ) -> Generated:
-        candidates = _candidates(question, evidence)
+        candidates = _candidates(question, evidence, _EMBEDDED * self._config.max_sentences)
         if remaining() <= 0:
             raise GenerationTimeoutError(f"{self.name}: nobody waits for the answer any more; ask again")
         taken = _fitting(self._take(question, candidates), max_tokens)
@@ -108,8 +108,8 @@ def coverage(question: frozenset[str], texts: Sequence[frozenset[str]]) -> list[
     return [sum(weights[word] for word in words & question) / total for words in texts]
 
 
-def _candidates(question: str, evidence: Sequence[Hit]) -> list[Sentence]:
-    """The sentences worth embedding: those that cover most of the question, of equal ones the first."""
+def _candidates(question: str, evidence: Sequence[Hit], most: int) -> list[Sentence]:
+    """The sentences worth embedding: those that cover most of the question in the best documents."""
     found = [
         (rank, place, text)
         for rank, hit in enumerate(evidence)
@@ -118,7 +118,7 @@ def _candidates(question: str, evidence: Sequence[Hit]) -> list[Sentence]:
     ]
     covered = coverage(_words(question), [_words(text) for _, _, text in found])
     candidates = [Sentence(*parts, share) for parts, share in zip(found, covered, strict=True)]
-    return sorted(candidates, key=lambda sentence: -sentence.covered)[:_EMBEDDED]
+    return sorted(candidates, key=lambda one: -one.covered / math.log2(one.rank + 2))[:most]
 
 
 def _words(text: str) -> frozenset[str]:
