@@ -408,6 +408,8 @@ class Engine:
             text = sum(len(document.text) + len(str(document.metadata)) for document in documents)
             work = 3 * (4 * dimension * len(documents) + 4 * text)  # prepared, encoded and written
             needed = work + self._index.bytes_to_add(len(documents), dimension)
+            if self._mesh is not None:
+                needed += self._mesh.mesh.bytes_to_add(len(documents))
             purpose = f"ingesting {len(documents):,} documents"
             try:
                 self._budget.make_room(needed, purpose)

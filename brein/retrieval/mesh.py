@@ -57,8 +57,7 @@ class Mesh:
     - Similar: a new document is linked to its nearest neighbours, with their similarity as the weight.
     - Used together: each time adds 1 to the weight, which halves every `half_life`.
 
-    Of each kind a document keeps its `max_degree` strongest edges. It takes 16 × `max_degree` + 16 bytes for
-    them, half of that again for growth, and about 200 for its id: 0.6 KB as configured by default.
+    Of each kind a document keeps its `max_degree` strongest edges.
 
     Every document is known to the mesh, and only what is known is linked or found. So nothing deleted comes
     back, provided the mesh is told of each change, and `reconcile`d where it may have missed one. Edges are
@@ -94,6 +93,12 @@ class Mesh:
     def __len__(self) -> int:
         with self._lock:
             return len(self._numbers)
+
+    def bytes_to_add(self, documents: int) -> int:
+        """Bytes of memory that so many new documents may take: for their edges, half of that again as these
+        grow, and for their ids; 0.6 KB each as configured by default."""
+        edges = 2 * (8 * self._config.max_degree + 8)  # of both kinds, and when each was written
+        return documents * (3 * edges // 2 + 200)
 
     # --- what happens to documents -------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import resource
 import shutil
 import sqlite3
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice, pairwise
@@ -52,6 +53,17 @@ def open_mesh(clock):
     yield open_mesh
     for mesh in opened:
         mesh.close()
+
+
+@pytest.mark.parametrize("max_degree", [16, 64])
+def test_documents_take_no_more_memory_than_is_said_before(open_mesh, max_degree):
+    mesh = open_mesh(max_degree=max_degree)
+    tracemalloc.start()
+    for start in range(0, 5000, 100):
+        mesh.add({str(n): {str(n - 1): 0.5} for n in range(start, start + 100)}, "v")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert mesh.bytes_to_add(5000) / 3 < held < mesh.bytes_to_add(5000)
 
 
 def chain(mesh):
