@@ -36,7 +36,6 @@ from brein.memory import MemoryBudget
 from brein.reader import Reader
 from brein.records import Analysis, Answer, Document, Emotion, FloatArray, Hit, Retrieval, Strategy
 from brein.retrieval import rerank
-from brein.retrieval.latency import LatencyModel
 from brein.retrieval.mesh import MeshConfig
 from brein.retrieval.pipeline import Pipeline, RetrievalConfig
 from brein.retrieval.rerank import AnyReranker, Reranker
@@ -74,7 +73,6 @@ class Engine:
             self._index.open()
             self._queries = QueryEmbedder(lambda: self._model, self._caches.embedding, self._space)
             self._reader = Reader(self._reading, self._documents, self._index, self._queries.embed_query)
-            self._latency = LatencyModel()
             self._reranker: tuple[AnyReranker, Reranker] | None = None  # the last that was configured
             self._mesh: KeptMesh | None = None
             if config.retrieval.mesh.enabled:
@@ -158,8 +156,8 @@ class Engine:
     ) -> Retrieval:
         """Find the `k` documents that fit a text best, and say how, stage by stage (see `brein.retrieval`).
 
-        `strategy` None takes the configured one. What is degraded is not cached, nor what a change of
-        documents or settings overtook.
+        `strategy` None takes the configured one. What is degraded is neither cached nor learnt from by the
+        mesh, nor what a change of documents or settings overtook.
 
         Raises:
             DataError: k is below 1, the text is empty or too long, the filter malformed, or the strategy
@@ -175,7 +173,6 @@ class Engine:
         def compute() -> bytes:
             found = self._pipeline.retrieve(text, k, where, strategy)
             self._budget.watch()
-            self.strengthen([hit.id for hit in found.hits[: self.config.retrieval.mesh.co_retrieved]])
             if found.degraded is not None or self._state != state:
                 raise _NotKeptError(found)
             return codec.encode_retrieval(found)
@@ -184,9 +181,11 @@ class Engine:
         # for what use teaches the mesh, since almost every use teaches it something.
         key = json.dumps([state, k, storage.canonical(where), strategy, text])
         try:
-            return codec.decode_retrieval(self._caches.search.get_or_compute(key, compute)[0])
+            found = codec.decode_retrieval(self._caches.search.get_or_compute(key, compute)[0])
         except _NotKeptError as given:
             return given.retrieval
+        self.strengthen([hit.id for hit in found.hits[: self.config.retrieval.mesh.co_retrieved]])
+        return found
 
     def analyse(self, query: str) -> Analysis:
         """What a retrieval finds out about a text: its complexity, strategy, and how long it will take."""
@@ -196,9 +195,9 @@ class Engine:
     def strengthen(self, ids: Sequence[str]) -> None:
         """Tell the mesh that documents were of use together, as it learns itself of the best hits of a text;
         without a mesh, or while it is switched off, this does nothing."""
-        with self._reading():
-            if self._mesh is not None and self.config.retrieval.mesh.enabled:
-                self._mesh.strengthen(ids)
+        self._check_open()
+        if self._mesh is not None and self.config.retrieval.mesh.enabled:
+            self._mesh.strengthen(ids)
 
     def ask(self, question: str, k: int = 10, where: Where | None = None) -> Response[Emotion, Answer]:
         """Answer a question from the `k` documents that answer it best and fulfil `where`.
@@ -277,6 +276,7 @@ class Engine:
             else:
                 self._index.retune(config)
                 self.config = self.config.model_copy(update={"index": config})
+                self._pipeline = self._make_pipeline()  # how long a search takes is to be learnt anew
             self._changed()
 
     def backup(self, folder: Path) -> None:
@@ -300,10 +300,8 @@ class Engine:
     def warm_up(self) -> None:
         """Load the models, and what else the first texts would wait for, now."""
         self._check_open()
-        self._latency.warm_up()
         self._model.embed(["warm up"])
-        if self._reranker is not None:
-            self._reranker[1].warm_up()
+        self._pipeline.warm_up()
 
     def close(self) -> None:
         """Save the index and close everything. Closing twice does nothing."""
@@ -347,7 +345,6 @@ class Engine:
             self._reader,
             None if config.reranker is None else self._reranker_of(config.reranker),
             self._mesh.mesh if self._mesh is not None and config.mesh.enabled else None,
-            latency=self._latency,
         )
 
     def _reranker_of(self, config: AnyReranker) -> Reranker:

@@ -7,8 +7,9 @@
     rerank     the best of these in a better order                        two_stage and multi_stage
     mesh       and what is associated with them                           multi_stage
 
-A stage that spends its budget is left out, and rerank and mesh where they fail: the answer is that of the
-stage before, and says so. What goes wrong in a search is raised.
+A stage that spends its budget is left out, and embedding, rerank and mesh where they fail: the answer is that
+of the stage before, and says so. What goes wrong in a search is raised, as is a failing embedding where words
+found nothing. A search is not interrupted: its budget decides whether it counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from brein.records import Analysis, FloatArray, Hit, Retrieval, Stage, Strategy
@@ -51,6 +51,9 @@ class RetrievalConfig(Settings):
         "auto", description="auto: the one that the query's complexity calls for"
     )
     lexical: LexicalConfig = Field(default_factory=LexicalConfig)
+    embedding_budget: float = Field(
+        5.0, gt=0, le=60, description="seconds; where it takes longer, what words found is the answer"
+    )
     vectors: LegConfig = Field(default_factory=LegConfig)
     rank_constant: int = Field(10, ge=1, le=1000, description="of reciprocal rank fusion: 1 / (this + rank)")
     reranker: AnyReranker | None = Field(
@@ -73,9 +76,6 @@ class Embedded:
     computed: bool
 
 
-_NO_VECTOR = Embedded(np.empty(0, dtype=np.float32), computed=False)
-
-
 class Memory(Words, Contents, Protocol):
     """What the pipeline asks of the engine it is a part of."""
 
@@ -92,8 +92,8 @@ class Memory(Words, Contents, Protocol):
 class Pipeline:
     """Retrieves documents for texts. Safe to use from several threads where its parts are.
 
-    `reranker` and `mesh` are None where they are switched off. `latency` keeps what it has learnt when a
-    pipeline is replaced by another; `clock` gives seconds.
+    `reranker` and `mesh` are None where they are switched off. `latency` is what is known of how long such
+    stages take; `clock` gives seconds.
     """
 
     def __init__(
@@ -116,6 +116,12 @@ class Pipeline:
             config.lexical.expansion, config.lexical.common, memory, self._estimate
         )
 
+    def warm_up(self) -> None:
+        """Load now what the first queries would wait for."""
+        self._latency.warm_up()
+        if self._reranker is not None:
+            self._reranker.warm_up()
+
     def analyse(self, query: str) -> Analysis:
         """What a retrieval of `query` finds out about it, without the retrieval."""
         if self._config.lexical.enabled:
@@ -129,36 +135,47 @@ class Pipeline:
         """Find the `k` best documents for a text that fulfil `where`; `strategy` None: the configured one."""
         config, stages = self._config, Stages(self._clock)
         reading = stages.run("analysis", lambda: self._optimizer.read(query))
-        first, expanded = Ranking(), reading.searched
+        first, expanded, scored = Ranking(), reading.searched, Ranking()
 
         def lexical(candidates: int) -> Ranking:
-            nonlocal first, expanded
+            nonlocal first, expanded, scored
             limit = max(candidates, k)
-            first = self._memory.match(reading.searched, limit, where)
+            first = scored = self._memory.match(reading.searched, limit, where)
             expanded = self._optimizer.expanded(reading, first)
-            return first if expanded == reading.searched else self._memory.match(expanded, limit, where)
+            if expanded != reading.searched:
+                scored = self._memory.match(expanded, limit, where)
+            return scored
 
         matches = stages.leg("lexical", config.lexical, lexical)
         chosen = strategy or self._configured
         analysis = self._optimizer.analysis(reading, first, expanded, chosen)
         used = chosen or analysis.strategy
-        embedded = _NO_VECTOR
-        if self._embeds(used):
-            embedded = stages.run("embedding", lambda: self._memory.embed_query(query))
-        vector = embedded.vector
-        near = stages.leg("vectors", config.vectors, lambda n: self._memory.nearest(vector, max(n, k), where))
+        embedded = self._embedded(stages, query, matches) if self._embeds(used) else None
+        near = None
+        if embedded:
+            vector = embedded.vector
+            near = stages.leg(
+                "vectors", config.vectors, lambda n: self._memory.nearest(vector, max(n, k), where)
+            )
         ranking = stages.fused([matches, near], config.rank_constant)
-        if self._reranks(used):
-            scores = dict(matches or [])
-            ranking = self._reranked(stages, ranking, k, query=query, vector=vector, lexical=scores)
+        if embedded and self._reranks(used):
+            scores = dict(scored)  # of a search that was late, too: they are there
+            ranking = self._reranked(stages, ranking, k, query=query, vector=embedded.vector, lexical=scores)
         if used == "multi_stage":
             ranking = self._spread(stages, ranking, k, where)
         hits = stages.run("documents", lambda: self._hits(ranking[:k]), len(ranking[:k]), len)
         if where is None:
-            self._learn(reading, embedded.computed, stages.reports)
+            self._learn(reading, embedded is not None and embedded.computed, stages.reports)
         return Retrieval(hits, analysis, used, tuple(stages.reports))
 
     # --- the stages ------------------------------------------------------------------------------------
+
+    def _embedded(self, stages: Stages, query: str, matches: Ranking | None) -> Embedded | None:
+        """The query's vector; None where it took too long or failed, and there is an answer without."""
+        if not matches:
+            return stages.run("embedding", lambda: self._memory.embed_query(query))
+        budget = self._config.embedding_budget
+        return stages.attempt("embedding", 0, budget, lambda check: self._memory.embed_query(query))
 
     def _reranked(
         self,
@@ -179,7 +196,7 @@ class Pipeline:
             candidates = Candidates(query, vector, ids, lexical, self._memory, check)
             return best_first(reranker.scores(candidates).items())
 
-        return stages.attempt("rerank", len(ids), config.budget, work) or ranking
+        return stages.attempt("rerank", len(ids), config.budget, work, len) or ranking
 
     def _spread(self, stages: Stages, ranking: Ranking, k: int, where: Where | None) -> Ranking:
         config, mesh = self._config.mesh, self._mesh
@@ -194,7 +211,7 @@ class Pipeline:
             allowed = set(self._memory.find(where))
             return [one for one in active if one[0] in allowed]
 
-        found = stages.attempt("mesh", len(best), config.budget, work)
+        found = stages.attempt("mesh", len(best), config.budget, work, len)
         return ranking if found is None else _completed(found, best)
 
     def _hits(self, ranking: Ranking) -> tuple[Hit, ...]:

@@ -62,8 +62,13 @@ class Stages:
         return None if skipped else found
 
     def attempt(
-        self, name: str, given: int, budget: float, work: Callable[[Callable[[], None]], Ranking]
-    ) -> Ranking | None:
+        self,
+        name: str,
+        given: int,
+        budget: float,
+        work: Callable[[Callable[[], None]], Found],
+        count: Callable[[Found], int] | None = None,
+    ) -> Found | None:
         """A stage that may be left out: None where it took too long, or failed."""
         start = self._clock()
 
@@ -71,7 +76,7 @@ class Stages:
             if self._clock() - start > budget:
                 raise _SpentError
 
-        found: Ranking = []
+        found: Found | None = None
         skipped = None
         try:
             found = work(check)
@@ -81,7 +86,8 @@ class Stages:
             pass  # the time says it
         seconds = self._clock() - start
         skipped = skipped or _over(seconds, budget)
-        self.reports.append(Stage(name, seconds, given, len(found), skipped))
+        there = count(found) if count and found is not None else 0
+        self.reports.append(Stage(name, seconds, given, there, skipped))
         return None if skipped else found
 
     def fused(self, legs: Sequence[Ranking | None], constant: int) -> Ranking:

@@ -235,6 +235,29 @@ def test_a_mesh_is_switched_off_and_on_but_not_changed(planted):
         assert engine.config.retrieval == on
 
 
+def test_after_a_change_of_settings_the_time_of_a_query_is_not_known(notes):
+    with Engine.open(config_of()) as engine:
+        engine.ingest(notes)
+        for n in range(40):
+            found = engine.retrieve(f"note {n}")
+        assert found.analysis.estimated_latency > 0
+        engine.retune(RetrievalConfig.model_validate({"reranker": {"kind": "late_interaction"}}))
+        assert engine.analyse("note 41").estimated_latency is None
+
+
+def test_a_mesh_learns_from_answers_of_the_cache_too(notes):
+    with Engine.open(config_of(retrieval=with_mesh(co_retrieved=2))) as engine:
+        engine.ingest(notes)
+        first, second = ids(engine.retrieve("note 3"))[:2]
+        for _ in range(4):
+            engine.retrieve("note 3")
+        assert engine.cache_stats()["search"]["l1"].hits == 4
+        mesh = engine._mesh.mesh
+        edges = mesh._used.of(np.array([mesh._numbers[first]]), 0.0)
+        assert edges.targets.tolist() == [mesh._numbers[second]]
+        assert edges.weights == pytest.approx([5.0], rel=1e-3)
+
+
 def test_a_mesh_that_was_not_made_cannot_be_switched_on(notes):
     with Engine.open(config_of()) as engine, pytest.raises(ConfigError, match="open it anew"):
         engine.retune(RetrievalConfig.model_validate({"mesh": {"enabled": True}}))

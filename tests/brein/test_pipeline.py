@@ -292,6 +292,33 @@ def test_a_late_leg_is_kept_where_the_other_found_nothing(clock):
     assert found.degraded
 
 
+def test_a_late_embedding_leaves_what_words_found(clock, reranker):
+    memory = Memory(clock, embed=1.5)
+    found = piped(memory, reranker, embedding_budget=1.0).retrieve(QUERY, 6, strategy="two_stage")
+    assert ids(found) == [id_ for id_, _ in WORDS]
+    assert found.degraded == "embedding: took 1.500 s of a budget of 1 s"
+    assert not reranker.seen
+
+
+def test_a_failing_embedding_leaves_what_words_found_and_is_raised_where_they_found_nothing(memory):
+    def fail(query):
+        raise ModelError("no such model")
+
+    memory.embed_query = fail
+    found = piped(memory).retrieve(QUERY, 6)
+    assert ids(found) == [id_ for id_, _ in WORDS]
+    assert found.degraded == "embedding: failed: no such model"
+    memory.words = []
+    with pytest.raises(ModelError, match="no such model"):
+        piped(memory).retrieve(QUERY, 6)
+
+
+@pytest.mark.parametrize("vectors", [{"enabled": True}, {"enabled": False}])
+def test_the_scores_of_a_late_search_by_words_still_count_in_reranking(clock, reranker, vectors):
+    piped(Memory(clock, match=1.5), reranker, vectors=vectors).retrieve(QUERY, 6, strategy="two_stage")
+    assert reranker.seen[0].lexical == dict(WORDS)
+
+
 def test_what_takes_exactly_its_budget_is_in_time(clock):
     assert piped(Memory(clock, match=1.0, nearest=1.0)).retrieve(QUERY, 6).degraded is None
 
