@@ -63,12 +63,10 @@ class Reading:
 
     def drivers(self, stage: str) -> tuple[float, ...]:
         """What the time of a stage grows with, for `LatencyModel`."""
-        # Entries of the words' lists, each of which is read: of all words, to count them; then of some.
-        if stage == "analysis":
-            return (float(len(self.query)), float(sum(self.frequencies.values())))
-        if stage == "lexical":
+        if stage == "lexical":  # entries of the words' lists, each of which is read
             return (float(sum(self.frequencies.get(word, 0) for word in self.searched.split())),)
-        return (float(len(self.query)),) if stage == "embedding" else ()
+        # The analysis reads such lists for words that the store has not counted yet, and no one knows which.
+        return (float(len(self.query)),) if stage in ("analysis", "embedding") else ()
 
 
 class QueryOptimizer:

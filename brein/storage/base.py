@@ -91,6 +91,10 @@ class DocumentStore(ABC):
         """How many documents have each of `words_of(text)`, in any form that has the same stem."""
 
     @abstractmethod
+    def stems(self, text: str) -> dict[str, str]:
+        """The stem of each of `words_of(text)`."""
+
+    @abstractmethod
     def stored_bytes(self) -> int:
         """Bytes of the database files, write-ahead logs included; in memory, of the pages."""
 
