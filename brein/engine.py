@@ -41,8 +41,10 @@ from brein.retrieval.mesh import MeshConfig
 from brein.retrieval.pipeline import Pipeline, RetrievalConfig
 from brein.retrieval.rerank import AnyReranker, Reranker
 from brein.storage import Where
-from brein.texts import check_question
+from brein.texts import check_question, shown
 from brein.upkeep import KeptIndex, KeptMesh
+
+_MOST_HITS = 1_000_000  # of one question
 
 
 class Engine:
@@ -142,8 +144,8 @@ class Engine:
         approximate index reached fewer.
 
         Raises:
-            DataError: k is below 1, the text is empty or too long, the filter malformed, or the vector's
-                shape wrong.
+            DataError: k is below 1 or above 1,000,000, the text is empty or too long, the filter malformed,
+                or the vector's shape wrong.
         """
         if isinstance(query, np.ndarray):
             _check_k(k)
@@ -366,7 +368,8 @@ class Engine:
         """Name the state that results belong to from now on."""
         self._version = self._documents.version
         parts = (self.config.index, self.config.retrieval)
-        state = [self._documents.identity, self._version, *(part.model_dump(mode="json") for part in parts)]
+        settings = [part.model_dump(mode="json") for part in parts]
+        state = [codec.RETRIEVAL_FORM, self._documents.identity, self._version, *settings]
         self._state = blake2b(json.dumps(state).encode(), digest_size=16).hexdigest()
         self._caches.search.levels["l1"].clear()  # what it holds is never asked for again
 
@@ -438,8 +441,8 @@ class _NotKeptError(Exception):
 
 
 def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise DataError(f"k = {k!r}: must be an integer of at least 1")
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= _MOST_HITS:
+        raise DataError(f"k = {shown(k)}: must be an integer of at least 1 and at most {_MOST_HITS:,}")
 
 
 def _check_documents(documents: Sequence[Document], vectors: FloatArray | None) -> None:
