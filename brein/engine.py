@@ -81,7 +81,11 @@ class Engine:
             self._mesh: KeptMesh | None = None
             if config.retrieval.mesh.enabled:
                 self._mesh = KeptMesh(
-                    config.retrieval.mesh, self._documents, config.path, self._index.nearest
+                    config.retrieval.mesh,
+                    self._documents,
+                    config.path,
+                    self._index.nearest,
+                    self._budget.make_room,
                 )
                 opened.callback(self._mesh.close)
                 self._mesh.catch_up()
@@ -412,7 +416,7 @@ class Engine:
             work = 3 * (4 * dimension * len(documents) + 4 * text)  # prepared, encoded and written
             needed = work + self._index.bytes_to_add(len(documents), dimension)
             if self._mesh is not None:
-                needed += self._mesh.mesh.bytes_to_add(len(documents))
+                needed += self.config.retrieval.mesh.bytes_to_add(len(documents))
             purpose = f"ingesting {len(documents):,} documents"
             try:
                 self._budget.make_room(needed, purpose)

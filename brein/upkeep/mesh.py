@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 class KeptMesh:
     """A mesh kept in step with a document store.
 
-    `nearest` gives, for vectors, float32 (n, d), the ids of the k documents nearest to each. What cannot be
-    read or written is logged and tried again with the next change: a mesh is advice, and no reason to refuse
-    a document.
+    `nearest` gives, for vectors, float32 (n, d), the ids of the k documents nearest to each. `make_room` has
+    so many bytes free for a purpose, or raises MemoryLimitError. What cannot be read or written is logged and
+    tried again with the next change: a mesh is advice, and no reason to refuse a document.
     """
 
     def __init__(
@@ -34,7 +34,10 @@ class KeptMesh:
         documents: DocumentStore,
         folder: Path | None,
         nearest: Callable[[FloatArray, int], Sequence[Sequence[str]]],
+        make_room: Callable[[int, str], None],
     ) -> None:
+        count = len(documents)
+        make_room(config.bytes_to_add(count), f"the mesh of {count:,} documents")
         self.mesh = Mesh(config, folder and folder / _FILE)
         self._neighbours = config.neighbours
         self._documents = documents

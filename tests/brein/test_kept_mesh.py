@@ -20,7 +20,7 @@ class Setting:
     def __init__(self, documents, folder):
         self.documents = documents
         self.broken = False
-        self.kept = KeptMesh(CONFIG, documents, folder, self._nearest)
+        self.kept = KeptMesh(CONFIG, documents, folder, self._nearest, lambda needed, purpose: None)
 
     def _nearest(self, vectors, k):
         if self.broken:
