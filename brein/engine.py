@@ -40,8 +40,10 @@ from brein.retrieval.mesh import MeshConfig
 from brein.retrieval.pipeline import Pipeline, RetrievalConfig
 from brein.retrieval.rerank import AnyReranker, Reranker
 from brein.storage import Where
-from brein.texts import check_question
+from brein.texts import check_question, shown
 from brein.upkeep import KeptIndex, KeptMesh
+
+_MOST_HITS = 1_000_000  # of one question
 
 
 class Engine:
@@ -77,7 +79,11 @@ class Engine:
             self._mesh: KeptMesh | None = None
             if config.retrieval.mesh.enabled:
                 self._mesh = KeptMesh(
-                    config.retrieval.mesh, self._documents, config.path, self._index.nearest
+                    config.retrieval.mesh,
+                    self._documents,
+                    config.path,
+                    self._index.nearest,
+                    self._budget.make_room,
                 )
                 opened.callback(self._mesh.close)
                 self._mesh.catch_up()
@@ -140,8 +146,8 @@ class Engine:
         approximate index reached fewer.
 
         Raises:
-            DataError: k is below 1, the text is empty or too long, the filter malformed, or the vector's
-                shape wrong.
+            DataError: k is below 1 or above 1,000,000, the text is empty or too long, the filter malformed,
+                or the vector's shape wrong.
         """
         if isinstance(query, np.ndarray):
             _check_k(k)
@@ -363,7 +369,8 @@ class Engine:
         """Name the state that results belong to from now on."""
         self._version = self._documents.version
         parts = (self.config.index, self.config.retrieval)
-        state = [self._documents.identity, self._version, *(part.model_dump(mode="json") for part in parts)]
+        settings = [part.model_dump(mode="json") for part in parts]
+        state = [codec.RETRIEVAL_FORM, self._documents.identity, self._version, *settings]
         self._state = blake2b(json.dumps(state).encode(), digest_size=16).hexdigest()
         self._caches.search.levels["l1"].clear()  # what it holds is never asked for again
 
@@ -406,7 +413,7 @@ class Engine:
             work = 3 * (4 * dimension * len(documents) + 4 * text)  # prepared, encoded and written
             needed = work + self._index.bytes_to_add(len(documents), dimension)
             if self._mesh is not None:
-                needed += self._mesh.mesh.bytes_to_add(len(documents))
+                needed += self.config.retrieval.mesh.bytes_to_add(len(documents))
             purpose = f"ingesting {len(documents):,} documents"
             try:
                 self._budget.make_room(needed, purpose)
@@ -435,8 +442,8 @@ class _NotKeptError(Exception):
 
 
 def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise DataError(f"k = {k!r}: must be an integer of at least 1")
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= _MOST_HITS:
+        raise DataError(f"k = {shown(k)}: must be an integer of at least 1 and at most {_MOST_HITS:,}")
 
 
 def _check_documents(documents: Sequence[Document], vectors: FloatArray | None) -> None:

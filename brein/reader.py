@@ -44,6 +44,11 @@ class Reader:
         with self._reading():
             return self._documents.frequencies(text)
 
+    def stems(self, text: str) -> Mapping[str, str]:
+        """See `brein.storage.DocumentStore.stems`."""
+        with self._reading():
+            return self._documents.stems(text)
+
     def texts(self, ids: Sequence[str]) -> Mapping[str, str]:
         """See `brein.storage.DocumentStore.texts`."""
         with self._reading():

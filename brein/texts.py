@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from typing import Any
 
 from brein.errors import DataError
@@ -10,12 +11,22 @@ from brein.errors import DataError
 MAX_QUESTION = 10_000  # characters
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 200  # characters
 
 
 def readable(text: str) -> str:
     """`text` as valid Unicode without control characters: surrogate pairs joined, lone ones U+FFFD."""
     valid = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return _CONTROL.sub(" ", valid.replace("\r\n", "\n"))
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: cut short where it is long or deep."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"a {type(value).__name__}"
 
 
 def beginning(name: str, text: Any, characters: int) -> str:
@@ -26,10 +37,10 @@ def beginning(name: str, text: Any, characters: int) -> str:
     """
     if not isinstance(text, str):
         raise DataError(f"the {name} is a {type(text).__name__}; give a text")
-    shown = readable(text[:characters]).strip()
-    if not shown:
+    kept = readable(text[:characters]).strip()
+    if not kept:
         raise DataError(f"the {name} is empty; give a text")
-    return shown
+    return kept
 
 
 def check_question(question: Any) -> str:

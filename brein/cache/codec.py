@@ -1,6 +1,7 @@
 """Cached values as bytes in stated formats; nothing is ever unpickled.
 
-A vector is its float32 components, little-endian. A retrieval is a JSON object with the names of its fields.
+A vector is its float32 components, little-endian. A retrieval is a JSON object with the names of its fields,
+in which a number may be Infinity, too. Whoever keeps one keeps `RETRIEVAL_FORM` in its key.
 
 Every cache level holds a value in an envelope, all numbers little-endian:
 
@@ -22,10 +23,13 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from brein.records import Retrieval
 
 LONGEST = 1 << 53  # bytes of values; up to here sizes are exact in Redis, whose scripts count in doubles
+
+RETRIEVAL_FORM = 2  # raised with every change of a retrieval's bytes, and of what they mean
 
 _RETRIEVAL = TypeAdapter(Retrieval)
 _FORMAT = 0xB1
@@ -84,7 +88,7 @@ def decode_vector(data: bytes) -> npt.NDArray[np.float32]:
 
 def encode_retrieval(retrieval: Retrieval) -> bytes:
     """A retrieval → bytes."""
-    return _RETRIEVAL.dump_json(retrieval)
+    return to_json(retrieval, inf_nan_mode="constants")
 
 
 def decode_retrieval(data: bytes) -> Retrieval:

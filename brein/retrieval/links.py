@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,11 +47,12 @@ class Links:
 
     def grow(self, size: int) -> None:
         """Have the nodes 0 to `size` − 1."""
-        missing = size - len(self._slots)
-        if missing > 0:
-            missing = max(missing, len(self._slots) // 2)
-            self._slots = np.concatenate([self._slots, _free_slots(missing, self._degree)])
-            self._written = np.concatenate([self._written, np.zeros(missing)])
+        there = len(self._slots)
+        if size > there:
+            size = max(size, there + there // 2)
+            slots, written = _free_slots(size, self._degree), np.zeros(size)
+            slots[:there], written[:there] = self._slots, self._written
+            self._slots, self._written = slots, written
 
     def of(self, nodes: IntArray, now: float) -> Edges:
         """The edges of these nodes, with the weights they have `now`, in seconds."""
@@ -90,17 +91,23 @@ class Links:
         """A node's edges, and when their weights were written, for `load`."""
         return self._slots[node].tobytes(), float(self._written[node])
 
-    def load(self, nodes: Sequence[int], rows: Sequence[bytes], written: Sequence[float]) -> None:
+    def load(self, nodes: Sequence[int], rows: Iterable[bytes], written: Sequence[float]) -> None:
         """Take over all nodes of other `Links` as `dump` gave them; what exceeds `degree` goes.
+
+        Takes as much memory again for a moment, and more where `degree` differs from the other's.
 
         Raises:
             ValueError: a row is not one that `dump` can have given.
         """
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        joined, ends = bytearray(), [0]
+        for row in rows:
+            joined += row
+            ends.append(len(joined))
+        lengths = np.diff(ends)
         if (lengths % _SLOT.itemsize).any():
             raise ValueError("a row of edges is cut short")
         numbers = np.asarray(nodes, dtype=np.int64)
-        slots = np.frombuffer(b"".join(rows), dtype=_SLOT)
+        slots = np.frombuffer(joined, dtype=_SLOT)
         taken = slots["target"] != _NOBODY
         if not np.isin(slots["target"][taken], numbers).all():
             raise ValueError("there is an edge to a node that is not there")

@@ -50,6 +50,12 @@ class MeshConfig(Settings):
             )
         return self
 
+    def bytes_to_add(self, documents: int) -> int:
+        """Bytes of memory that so many documents may take: for their edges, three quarters of that again
+        while these grow or are read from the file, and for their ids; 0.7 KB each by default."""
+        edges = 2 * (8 * self.max_degree + 8)  # of both kinds, and when each was written
+        return documents * (7 * edges // 4 + 200)
+
 
 class Mesh:
     """Associations between documents: an undirected graph with two kinds of edges.
@@ -93,12 +99,6 @@ class Mesh:
     def __len__(self) -> int:
         with self._lock:
             return len(self._numbers)
-
-    def bytes_to_add(self, documents: int) -> int:
-        """Bytes of memory that so many new documents may take: for their edges, half of that again as these
-        grow, and for their ids; 0.6 KB each as configured by default."""
-        edges = 2 * (8 * self._config.max_degree + 8)  # of both kinds, and when each was written
-        return documents * (3 * edges // 2 + 200)
 
     # --- what happens to documents -------------------------------------------------------------------
 
@@ -309,17 +309,16 @@ class Mesh:
         self._saved_at = self._now()
 
     def _load(self, store: EdgeStore, place: str) -> None:
-        nodes = store.nodes()
-        numbers = [node.number for node in nodes]
-        self._numbers = {node.id: node.number for node in nodes}
+        numbers = list(store.column("number"))
+        self._numbers = dict(zip(store.column("id"), numbers, strict=True))
         self._ids = [None] * (max(numbers, default=-1) + 1)
-        for node in nodes:
-            self._ids[node.number] = node.id
+        for id_, number in self._numbers.items():
+            self._ids[number] = id_
         self._free = [n for n, id_ in enumerate(self._ids) if id_ is None]
         self._version = store.version
         try:
-            self._similar.load(numbers, [node.similar for node in nodes], [0.0] * len(nodes))
-            self._used.load(numbers, [node.used for node in nodes], [node.used_at for node in nodes])
+            self._similar.load(numbers, store.column("similar"), [0.0] * len(numbers))
+            self._used.load(numbers, store.column("used"), list(store.column("used_at")))
         except ValueError as error:
             store.close()
             raise StorageError(

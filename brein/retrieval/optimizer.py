@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from pydantic import Field
@@ -52,6 +53,9 @@ class Words(Protocol):
     def frequencies(self, text: str) -> Mapping[str, int]:
         """How many documents have each word, by its stem."""
 
+    def stems(self, text: str) -> Mapping[str, str]:
+        """The stem of each word."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -63,12 +67,10 @@ class Reading:
 
     def drivers(self, stage: str) -> tuple[float, ...]:
         """What the time of a stage grows with, for `LatencyModel`."""
-        # Entries of the words' lists, each of which is read: of all words, to count them; then of some.
-        if stage == "analysis":
-            return (float(len(self.query)), float(sum(self.frequencies.values())))
-        if stage == "lexical":
+        if stage == "lexical":  # entries of the words' lists, each of which is read
             return (float(sum(self.frequencies.get(word, 0) for word in self.searched.split())),)
-        return (float(len(self.query)),) if stage == "embedding" else ()
+        # The analysis reads such lists for words that the store has not counted yet, and no one knows which.
+        return (float(len(self.query)),) if stage in ("analysis", "embedding") else ()
 
 
 class QueryOptimizer:
@@ -137,8 +139,8 @@ class QueryOptimizer:
 
         A word weighs what these documents give it, their score times its share of their words (Lavrenko and
         Croft, "Relevance-Based Language Models", 2001), times its inverse document frequency; without the
-        latter the commonest words would win. Words of the query, and those that are too common to be searched
-        for, are not added.
+        latter the commonest words would win. Words of the query in any form, and those that are too common
+        to be searched for, are not added; of each other word one form is.
         """
         scores = dict(matches[: self._expansion.documents])
         if not self._expansion.words or not scores:
@@ -149,19 +151,20 @@ class QueryOptimizer:
             for word, count in Counter(words).items():
                 weights[word] += scores[id_] * count / len(words)
         # Of the heaviest alone the frequency is looked up, of as many as a look-up takes.
-        heaviest = [
-            word
-            for word in sorted(weights, key=lambda word: -weights[word])[:_LOOKED_UP]
-            if word not in reading.frequencies
-        ]
-        frequencies = self._words.frequencies(" ".join(heaviest))
+        heaviest = " ".join(sorted(weights, key=lambda word: -weights[word])[:_LOOKED_UP])
         size = len(self._words)
         worth = {
             word: weights[word] * math.log((size + 1) / (count + 1))
-            for word, count in frequencies.items()
+            for word, count in self._words.frequencies(heaviest).items()
             if count <= self._most(size)
         }
-        best = sorted(worth, key=lambda word: (-worth[word], word))[: self._expansion.words]
+        # Another form of a word finds nothing that the word does not.
+        forms, known = self._words.stems(heaviest), set(self._words.stems(reading.query).values())
+        by_stem: dict[str, str] = {}
+        for word in sorted(worth, key=lambda word: (-worth[word], word)):
+            if forms[word] not in known:
+                by_stem.setdefault(forms[word], word)
+        best = islice(by_stem.values(), self._expansion.words)
         return " ".join([reading.searched, *best])
 
     def _most(self, size: int) -> float:

@@ -195,7 +195,7 @@ class CrossEncoderReranker(Reranker):
 
         try:
             model = CrossEncoder(self._name, device="cpu", activation_fn=Sigmoid())
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of whatever library reads the broken part, in its own classes
             raise ModelError(
                 f"retrieval.reranker.model = {self._name!r} cannot be loaded: {first_line(error)}; give a "
                 "folder that holds a cross-encoder"

@@ -26,6 +26,7 @@ from brein.settings import Settings
 from brein.storage import queries
 from brein.storage.filters import Value, Where, condition, problem
 from brein.storage.layout import file_errors, make_folder
+from brein.texts import shown
 
 _WORD = re.compile(r"[^\W_]+")  # as FTS5's unicode61 divides a text; without a sign that its queries know
 _MOST_WORDS = 256
@@ -89,6 +90,10 @@ class DocumentStore(ABC):
     @abstractmethod
     def frequencies(self, text: str) -> dict[str, int]:
         """How many documents have each of `words_of(text)`, in any form that has the same stem."""
+
+    @abstractmethod
+    def stems(self, text: str) -> dict[str, str]:
+        """The stem of each of `words_of(text)`."""
 
     @abstractmethod
     def stored_bytes(self) -> int:
@@ -330,23 +335,20 @@ def check(documents: Sequence[Document], vectors: FloatArray | None = None) -> N
 
 def _check_document(document: Document) -> None:
     if not isinstance(document, Document):
-        raise DataError(f"{document!r:.80} is a {type(document).__name__}; give documents")
+        raise DataError(f"{shown(document)} is a {type(document).__name__}; give documents")
+    which = f"document {shown(document.id)}"
     for part, text in (("id", document.id), ("text", document.text)):
         if not isinstance(text, str):
-            raise DataError(f"document {document.id!r}: its {part} is a {type(text).__name__}; give a text")
+            raise DataError(f"{which}: its {part} is a {type(text).__name__}; give a text")
         if reason := problem(text):
-            raise DataError(f"document {document.id!r}: its {part}: {reason}")
+            raise DataError(f"{which}: its {part}: {reason}")
     if not isinstance(document.metadata, Mapping):
-        raise DataError(
-            f"document {document.id!r}: its metadata are a {type(document.metadata).__name__}; give a mapping"
-        )
+        raise DataError(f"{which}: its metadata are a {type(document.metadata).__name__}; give a mapping")
     for name, value in document.metadata.items():
         if not isinstance(name, str) or problem(name):
-            raise DataError(
-                f"document {document.id!r}: the name of metadata field {name!r} must be a valid text"
-            )
+            raise DataError(f"{which}: the name of metadata field {shown(name)} must be a valid text")
         if reason := problem(value):
-            raise DataError(f"document {document.id!r}: metadata {name!r} = {value!r}: {reason}")
+            raise DataError(f"{which}: metadata {name!r} = {shown(value)}: {reason}")
 
 
 def _stored_as(vectors: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from brein.errors import StorageError
 from brein.storage.layout import file_errors, make_folder
@@ -68,10 +68,12 @@ class EdgeStore:
             row = self._connection.execute("SELECT value FROM facts WHERE name = 'version'").fetchone()
             return str(row[0])
 
-    def nodes(self) -> list[Node]:
-        """All nodes, by number."""
+    def column(self, name: Literal["number", "id", "similar", "used", "used_at"]) -> Iterator[Any]:
+        """One part of every node, by number; read as it is asked for."""
         with self._errors():
-            return [Node(*row) for row in self._connection.execute("SELECT * FROM nodes ORDER BY number")]
+            statement = f"SELECT {name} FROM nodes ORDER BY number"  # noqa: S608  one of our own names
+            for (value,) in self._connection.execute(statement):
+                yield value
 
     def write(self, nodes: Sequence[Node], gone: Sequence[int], version: str) -> None:
         """Store nodes, replacing equal numbers, and forget the numbers in `gone`."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from brein.errors import DataError
+from brein.texts import shown
 
 Value = str | int | float | bool | None
 Condition = Value | Sequence[Value] | Mapping[str, Value | Sequence[Value]]
@@ -43,7 +44,7 @@ def canonical(where: Where | None) -> list[Test]:
         DataError: a name, an operator or a value is not one there can be, or there are too many.
     """
     if where is not None and not isinstance(where, Mapping):
-        raise DataError(f"where = {where!r}: must map names of metadata fields to conditions")
+        raise DataError(f"where = {shown(where)}: must map names of metadata fields to conditions")
     tests = [_checked(*test) for name, wanted in (where or {}).items() for test in _tests(name, wanted)]
     values = sum(len(operand) if operator == "in" else 1 for _, operator, operand in tests)
     for count, most, what in (
@@ -99,10 +100,10 @@ def _encodable(text: str) -> bool:
 
 def _tests(name: str, wanted: Condition) -> list[Test]:
     if not isinstance(name, str) or problem(name):
-        raise DataError(f"filter on {name!r}: the name of a metadata field is a valid text")
+        raise DataError(f"filter on {shown(name)}: the name of a metadata field is a valid text")
     if isinstance(wanted, Mapping):
         if not wanted:
-            raise DataError(f"filter on {name!r}: no operator is given; known: {', '.join(OPERATORS)}")
+            raise DataError(f"filter on {shown(name)}: no operator is given; known: {', '.join(OPERATORS)}")
         return [(name, operator, operand) for operator, operand in wanted.items()]
     return [(name, "in" if isinstance(wanted, list | tuple) else "eq", wanted)]
 
@@ -110,16 +111,16 @@ def _tests(name: str, wanted: Condition) -> list[Test]:
 def _checked(name: str, operator: str, operand: Any) -> Test:
     if operator not in OPERATORS:
         raise DataError(
-            f"filter on {name!r}: operator {operator!r} is unknown; known: {', '.join(OPERATORS)}"
+            f"filter on {shown(name)}: operator {shown(operator)} is unknown; known: {', '.join(OPERATORS)}"
         )
     if operator == "in" and not isinstance(operand, list | tuple):
-        raise DataError(f"filter on {name!r}: in = {operand!r}: must be a list of values")
+        raise DataError(f"filter on {shown(name)}: in = {shown(operand)}: must be a list of values")
     values = list(operand) if operator == "in" else [operand]
     for value in values:
         if reason := problem(value):
-            raise DataError(f"filter on {name!r}: {operator} = {value!r}: {reason}")
+            raise DataError(f"filter on {shown(name)}: {operator} = {shown(value)}: {reason}")
     if operator in _ORDERS and operand is None:
-        raise DataError(f"filter on {name!r}: {operator} = null: null has no order; use eq or ne")
+        raise DataError(f"filter on {shown(name)}: {operator} = null: null has no order; use eq or ne")
     return name, operator, values if operator == "in" else operand
 
 

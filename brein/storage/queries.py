@@ -14,6 +14,7 @@ from typing import Any
 
 from brein.errors import DataError
 from brein.storage.filters import Fragment, Value, Where, condition, problem
+from brein.texts import shown
 
 Row = tuple[Any, ...]
 
@@ -117,5 +118,5 @@ def _expression(field: str) -> Fragment:
 
 def _bounded(name: str, value: int) -> int:
     if not isinstance(value, int) or not 0 <= value <= _MOST:
-        raise DataError(f"{name} = {value!r}: must be an integer from 0 to {_MOST}")
+        raise DataError(f"{name} = {shown(value)}: must be an integer from 0 to {_MOST}")
     return value

@@ -15,6 +15,7 @@ from brein.errors import StorageError
 from brein.storage.base import DocumentStore, Row, StorageConfig, words_of
 from brein.storage.filters import Value, Where, problem, text_errors
 from brein.storage.layout import FORMAT, PLAIN, Layout, file_errors
+from brein.storage.vocabulary import Vocabulary
 
 _APPLICATION = 0x42524E44  # "BRND": tells our files from other people's
 _FIELDS = (
@@ -45,15 +46,6 @@ _WORDS = (
         INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
     END""",
 )
-_PROBE = (
-    # The stems of words, made as those of the documents are; and how many documents have each.
-    "CREATE VIRTUAL TABLE temp.probe USING fts5 (text, tokenize = 'porter unicode61')",
-    "CREATE VIRTUAL TABLE temp.probed USING fts5vocab (temp, probe, instance)",
-    "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab (main, words, row)",
-)
-_STEMS = """SELECT probed.doc, coalesce(vocabulary.doc, 0)
-FROM temp.probed LEFT JOIN temp.vocabulary ON vocabulary.term = probed.term
-ORDER BY probed.doc"""
 _SCHEMA = (
     _DOCUMENTS,
     *_WORDS,
@@ -100,8 +92,7 @@ class SQLiteStore(DocumentStore):
                 self._connection.execute(f"PRAGMA synchronous = {config.synchronous}")
                 self._identity = str(self._first("value FROM facts WHERE name = 'identity'"))
                 self._connection.execute("PRAGMA temp_store = MEMORY")
-                for statement in _PROBE:
-                    self._connection.execute(statement)
+                self._vocabulary = Vocabulary(self._connection)
             except BaseException:
                 self._connection.close()
                 raise
@@ -136,15 +127,13 @@ class SQLiteStore(DocumentStore):
 
     def frequencies(self, text: str) -> dict[str, int]:
         """How many documents have each of `words_of(text)`, in any form that has the same stem."""
-        words = words_of(text)
         with self._errors():
-            self._connection.execute("BEGIN")
-            try:
-                statement = "INSERT INTO temp.probe (rowid, text) VALUES (?, ?)"
-                self._connection.executemany(statement, list(enumerate(words)))
-                return {words[row]: count for row, count in self._connection.execute(_STEMS)}
-            finally:
-                self.rollback()
+            return self._vocabulary.counts(words_of(text), self.version)
+
+    def stems(self, text: str) -> dict[str, str]:
+        """The stem of each of `words_of(text)`."""
+        with self._errors():
+            return self._vocabulary.stems(words_of(text))
 
     def stored_bytes(self) -> int:
         """Bytes of the file and its write-ahead log; in memory, of the pages."""

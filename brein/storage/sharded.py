@@ -91,6 +91,11 @@ class ShardedStorage(DocumentStore):
                 counts.update(found)
             return dict(counts)
 
+    def stems(self, text: str) -> dict[str, str]:
+        """The stem of each of `words_of(text)`."""
+        with self._at_rest():
+            return self._shards[0].stems(text)
+
     def stored_bytes(self) -> int:
         """Bytes of all shards' files, write-ahead logs included; in memory, of the pages."""
         return sum(shard.stored_bytes() for shard in self._shards)

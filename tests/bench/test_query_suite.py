@@ -214,7 +214,7 @@ CHANGES = {  # for the two queries: what a change takes from the relevant docume
     "without lexical": (0, 0),
     "without vectors": (-1, 0),
     "without rerank": (SECOND - 1, 0),
-    "with mesh": (0, SECOND),
+    "multi_stage with mesh": (0, SECOND),
     "with expansion": (0, 0),
 }
 
@@ -276,13 +276,14 @@ def test_an_ablation_switches_what_is_on_off_and_what_is_off_on():
         lexical={"expansion": {"words": 5}}, mesh={"enabled": True}, reranker={"kind": "late_interaction"}
     )
     names = {"whole", "single_stage", "two_stage", "multi_stage"}
-    assert set(ablation.variants(words)) == names | {"with mesh", "with expansion"}
+    assert set(ablation.variants(words)) == names | {"multi_stage with mesh", "with expansion"}
     changed = ablation.variants(everything)
-    switched = {f"without {part}" for part in ("lexical", "vectors", "rerank", "mesh", "expansion")}
-    assert set(changed) == names | switched
+    switched = {f"without {part}" for part in ("lexical", "vectors", "rerank", "expansion")}
+    assert set(changed) == names | switched | {"multi_stage without mesh"}
     assert changed["whole"] == everything
     assert not changed["without lexical"].lexical.enabled
     assert not changed["without vectors"].vectors.enabled
     assert changed["without rerank"].reranker is None
-    assert not changed["without mesh"].mesh.enabled
+    assert not changed["multi_stage without mesh"].mesh.enabled
+    assert changed["multi_stage without mesh"].strategy == "multi_stage"
     assert changed["without expansion"].lexical.expansion.words == 0

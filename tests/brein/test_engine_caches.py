@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from brein import Document, Engine, EngineConfig
+from brein.cache import codec
 from brein.cache.redis import RedisServer
 
 HASHING = {"kind": "hashing", "dimension": 64}
@@ -41,6 +42,19 @@ def test_a_reopened_engine_finds_its_results_on_disk_but_none_from_before_a_writ
         engine.delete([first[0].id])
     with Engine.open(config) as engine:
         assert first[0].id not in [hit.id for hit in engine.search("note 3", 5)]
+        assert hits_by_level(engine) == {"l1": 0, "l3": 0}
+
+
+def test_results_in_an_older_form_are_not_taken(tmp_path, monkeypatch):
+    config = config_of(tmp_path, l3={"enabled": True})
+    with monkeypatch.context() as older, Engine.open(config) as engine:
+        older.setattr(codec, "RETRIEVAL_FORM", codec.RETRIEVAL_FORM - 1)
+        older.setattr(codec, "encode_retrieval", lambda retrieval: b'{"hits": []}')
+        engine.ingest(DOCUMENTS)
+        with pytest.raises(ValueError, match="analysis"):
+            engine.search("note 3", 5)
+    with Engine.open(config) as engine:
+        assert len(engine.search("note 3", 5)) == 5
         assert hits_by_level(engine) == {"l1": 0, "l3": 0}
 
 

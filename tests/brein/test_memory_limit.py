@@ -124,6 +124,21 @@ def test_an_index_that_does_not_fit_is_neither_loaded_nor_built(tmp_path):
         assert len(engine) == 10_000
 
 
+def test_a_mesh_that_does_not_fit_is_not_made(tmp_path):
+    config = EngineConfig.model_validate(
+        {"path": tmp_path, "embedding": {**HASHING, "dimension": 8}, "index": {"kind": "IndexFlat"}}
+    )
+    with Engine.open(config) as engine:
+        engine.ingest([Document(f"d{n}", "word") for n in range(2000)])
+    meshed = config.model_dump() | {"retrieval": {"mesh": {"enabled": True, "max_degree": 256}}}
+    give_back()
+    with pytest.raises(MemoryLimitError, match="the mesh of 2,000 documents takes up to 1"):
+        Engine.open(EngineConfig.model_validate(meshed | {"memory_limit": held() + 8 * MIB}))
+    assert not (tmp_path / "mesh.sqlite").exists()
+    with Engine.open(EngineConfig.model_validate(meshed)) as engine:
+        assert engine.search("word")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "index",

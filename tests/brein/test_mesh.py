@@ -63,7 +63,21 @@ def test_documents_take_no_more_memory_than_is_said_before(open_mesh, max_degree
         mesh.add({str(n): {str(n - 1): 0.5} for n in range(start, start + 100)}, "v")
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert mesh.bytes_to_add(5000) / 3 < held < mesh.bytes_to_add(5000)
+    said = MeshConfig(max_degree=max_degree).bytes_to_add(5000)
+    assert said / 3 < held < said
+
+
+@pytest.mark.parametrize("max_degree", [16, 64])
+def test_loading_takes_no_more_memory_than_is_said_before(open_mesh, tmp_path, max_degree):
+    mesh = open_mesh(tmp_path / "mesh.sqlite", max_degree=max_degree)
+    mesh.add({str(n): {str(n - m): 0.5 for m in range(1, 9)} for n in range(5000)}, "v")
+    mesh.close()
+    tracemalloc.start()
+    mesh = open_mesh(tmp_path / "mesh.sqlite", max_degree=max_degree)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(mesh) == 5000
+    assert held < peak < MeshConfig(max_degree=max_degree).bytes_to_add(5000)
 
 
 def chain(mesh):

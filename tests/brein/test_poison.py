@@ -1,7 +1,9 @@
 """Whatever is asked or ingested, through whichever door: a clear answer, or an error that says what to do."""
 
 import asyncio
+import math
 
+import numpy as np
 import pytest
 
 from brein import Document, Engine, EngineConfig
@@ -40,6 +42,10 @@ ODD_TEXTS = {
     "10,000 tokens": " ".join(f"word{n}" for n in range(10_000)),
     "no words": "... !!! ???",
 }
+HUGE = 10**5000  # more digits than Python writes
+DEEP: list = []  # deeper than Python writes
+for _ in range(5000):
+    DEEP = [DEEP]
 NO_DOCUMENTS = {
     "no text": ([Document("new", None)], "its text is a NoneType; give a text"),
     "a number for a text": ([Document("new", 7)], "its text is a int; give a text"),
@@ -51,6 +57,9 @@ NO_DOCUMENTS = {
     "no id": ([Document(None, "text")], "its id is a NoneType; give a text"),
     "no metadata": ([Document("new", "text", None)], "its metadata are a NoneType; give a mapping"),
     "a text for a document": (["text"], "'text' is a str; give documents"),
+    "deep metadata": ([Document("new", "text", {"n": DEEP})], "a list cannot be compared"),
+    "a huge number": ([Document("new", "text", {"n": HUGE})], "an integer takes at most 64 bits"),
+    "a deep list for a document": ([DEEP], "is a list; give documents"),
     "None for a document": ([None], "None is a NoneType; give documents"),
     "a text for documents": ("text", "is a str; give documents"),
     "bytes for documents": (b"text", "is a int; give documents"),
@@ -118,7 +127,9 @@ def test_odd_questions_find_what_they_are_about(engine, ask, question):
     ("bounds", "message"),
     [
         *(((k,), f"k = {k!r}: must be an integer of at least 1") for k in (0, -1, 2.5, True, None, "5")),
+        *(((k,), "k = .*: must be .* at most 1,000,000") for k in (1_000_001, 2**63, HUGE, DEEP)),
         *(((5, where), "filter|where") for where in (5, "text", {"n": {"near": 1}}, {"n": object()})),
+        *(((5, where), "filter|where") for where in (DEEP, {"n": DEEP}, {"n": {"eq": DEEP}}, {"n": HUGE})),
     ],
 )
 def test_odd_bounds_of_a_question_are_refused(engine, ask, bounds, message):
@@ -143,6 +154,26 @@ def test_what_are_no_documents_is_refused_and_nothing_kept(engine, ingest, docum
         ingest(engine, documents)
     assert engine.get("new") is None
     assert len(engine) == 1
+
+
+def test_odd_bounds_of_a_search_by_vector_are_refused(engine):
+    for k in (0, 1_000_001, 2**63, HUGE, DEEP):
+        with pytest.raises(
+            DataError, match=r"k = .*: must be an integer of at least 1 and at most 1,000,000"
+        ):
+            engine.search(np.ones(64, np.float32), k)
+    assert len(engine.search("violin", 1_000_000)) == 1
+
+
+def test_scores_beyond_every_number_are_given_as_they_are():
+    retrieval = {"lexical": {"enabled": False}, "reranker": None}
+    index = {"kind": "IndexFlat", "metric": "inner_product"}
+    with opened(index=index, retrieval=retrieval) as engine:
+        engine.delete(["violin"])
+        question = "How many strings has a violin?"
+        engine.ingest([KNOWN], np.float32(3e38) * np.sign(engine._model.embed([question])))
+        for _ in range(2):  # computed, then cached
+            assert [(hit.id, hit.score) for hit in engine.search(question)] == [("violin", math.inf)]
 
 
 @pytest.mark.slow

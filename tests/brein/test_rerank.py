@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -267,6 +268,42 @@ def test_a_model_that_cannot_be_loaded_is_looked_for_once(tmp_path, hashing, mon
         with pytest.raises(ModelError, match="cannot be loaded: OSError; give a folder"):
             scored((reranker, hashing))
     assert looked == [str(tmp_path)]
+
+
+def truncated(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def configured(old, new):
+    def change(folder):
+        config = folder / "config.json"
+        assert old in config.read_text()
+        config.write_text(config.read_text().replace(old, new))
+
+    return change
+
+
+DAMAGED = {
+    "truncated weights": truncated,
+    "weights of another shape": configured('"hidden_size": 32', '"hidden_size": 64'),
+    "a setting that is none": configured('"num_attention_heads": 2', '"num_attention_heads": "two"'),
+    "an unknown architecture": configured('"bert"', '"nonesuch"'),
+    "settings that are no JSON": configured("{", "["),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_model_is_named_and_looked_for_once(cross_encoder, tmp_path, hashing, damage):
+    folder = copytree(cross_encoder, tmp_path / "model")
+    damage(folder)
+    reranker = rerank.create(CrossEncoderConfig(model=str(folder)), hashing)
+    with pytest.raises(ModelError, match=r"retrieval\.reranker\.model = .*cannot be loaded"):
+        scored((reranker, hashing))
+    rmtree(folder)
+    with pytest.raises(ModelError, match=r"retrieval\.reranker\.model = .*cannot be loaded"):
+        reranker.warm_up()
 
 
 @pytest.mark.slow

@@ -189,6 +189,39 @@ def test_frequencies_count_documents_that_have_a_word_in_any_form(store):
     assert len(store.frequencies(" ".join(f"w{n}" for n in range(10_000)))) == 256
 
 
+def test_a_word_is_counted_once_until_the_documents_change():
+    counted = []
+    with closing(storage.create(StorageConfig(), None)) as store:
+        store.add(DOCUMENTS, VECTORS, "space")
+        store._connection.set_trace_callback(lambda sql: counted.append(sql) if "vocabulary" in sql else None)
+        assert [store.frequencies(text) for text in ("one", "Two one", "two")] == [
+            {"one": 1}, {"two": 1, "one": 1}, {"two": 1}
+        ]  # fmt: skip
+        assert len(counted) == 2
+        store.delete(["a"])
+        assert [store.frequencies("one two") for _ in range(2)] == [{"one": 0, "two": 1}] * 2
+        assert len(counted) == 3
+
+
+def test_what_a_refused_batch_changed_for_a_moment_is_not_counted(store):
+    store.add(DOCUMENTS, VECTORS, "space")
+    assert store.frequencies("one") == {"one": 1}
+    with pytest.raises(DataError, match="lone surrogates"):
+        store.add([Document("x", "one"), Document("y", "\ud800")], VECTORS[:2], "space")
+    assert store.frequencies("one") == {"one": 1}
+    store.add([Document("x", "one")], VECTORS[:1], "space")
+    assert store.frequencies("one") == {"one": 2}
+
+
+def test_stems_tell_the_forms_of_a_word(store):
+    stems = store.stems("price prices Pricing étude etude ... 12")
+    assert list(stems) == ["price", "prices", "pricing", "étude", "etude", "12"]
+    assert stems["price"] == stems["prices"] == stems["pricing"]
+    assert stems["étude"] == stems["etude"]
+    assert len(set(stems.values())) == 3
+    assert store.stems("?!") == {}
+
+
 def test_the_score_is_bm25(tmp_path):
     texts = ["a b c a", "b c", "c c c d e f", "g", "h i", "j k l m"]
     with closing(storage.create(StorageConfig(), None)) as store:

@@ -25,7 +25,7 @@ NO_BOUND = ObjectiveConfig(recall=None, p95=None, memory=None)
 REPEATS, QUERIES, SLOW = 5, 120, 15  # the first queries of a process are slow
 STAGES = {"lexical": 2e-3, "embedding": 8e-3, "rerank": 1e-3}  # seconds; every other query is reranked
 # By change: mean difference in nDCG@10, and latency over the whole pipeline's.
-CHANGES = {"without lexical": (-0.15, 0.6), "with mesh": (0.0, 1.4), "two_stage": (0.05, 1.0)}
+CHANGES = {"without lexical": (-0.15, 0.6), "multi_stage with mesh": (0.0, 1.4), "two_stage": (0.05, 1.0)}
 
 
 def _row(

@@ -69,7 +69,7 @@ def variants(config: RetrievalConfig) -> dict[str, RetrievalConfig]:
         found["without rerank"] = changed(reranker=None)
     word = "without" if mesh.enabled else "with"
     other = mesh.model_copy(update={"enabled": not mesh.enabled})
-    found[f"{word} mesh"] = changed(mesh=other, strategy="multi_stage")
+    found[f"multi_stage {word} mesh"] = changed(mesh=other, strategy="multi_stage")  # auto may leave it out
     words = lexical.expansion.words
     expansion = lexical.expansion.model_copy(update={"words": 0 if words else _EXPANSION})
     found[f"{'without' if words else 'with'} expansion"] = changed(
