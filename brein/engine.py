@@ -11,7 +11,7 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -57,6 +57,7 @@ class Engine:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self._lock = RLock()
+        self._loading = Lock()  # over the model alone: texts are embedded while documents are written
         self._embedder: Embedder | None = None
         self._closed = False
         self._space = json.dumps(embedding.space(config.embedding), sort_keys=True)
@@ -325,7 +326,7 @@ class Engine:
 
     @property
     def _model(self) -> Embedder:
-        with self._lock:
+        with self._loading:
             if self._embedder is None:
                 config = self.config.embedding
                 self._embedder = Batcher(embedding.create(config), config.shared_batch)
