@@ -63,9 +63,7 @@ class Agent(Generic[Request, Answer]):
             QueueFullError: as many requests wait as may, or all slots are lost to work that does not end.
             ClosedError: the agent is closed.
         """
-        if self._closed:
-            raise ClosedError(f"{self.name} is closed and takes no more requests; make another")
-        self._check_room()
+        self.check_room()
         call: Call[Request, Answer] = Call(request, self._clock(), self._cancelled)
         self._timers[call] = call.get_loop().call_later(self.config.timeout, self._time_out, call)
         self._counts["admitted"] += 1
@@ -73,6 +71,22 @@ class Agent(Generic[Request, Answer]):
         self._dispatch()
         self._most_waiting = max(self._most_waiting, len(self._waiting))
         return call
+
+    def check_room(self) -> None:
+        """Raise what `submit` would raise now, and count it as a refusal; otherwise do nothing."""
+        if self._closed:
+            raise ClosedError(f"{self.name} is closed and takes no more requests; make another")
+        if self._has_free_slot:
+            return
+        waiting, most = len(self._waiting), self.config.queue_size
+        if not self._running:
+            problem = f"{len(self._abandoned)} pieces of work were given up and do not end"
+        elif waiting >= most:
+            problem = f"{waiting} requests wait, queue_size = {most}"
+        else:
+            return
+        self._counts["rejected"] += 1
+        raise QueueFullError(f"{self.name}: {problem}; ask again later")
 
     def stats(self) -> AgentStats:
         """Counts so far, and what is in hand now."""
@@ -117,19 +131,6 @@ class Agent(Generic[Request, Answer]):
     def _has_free_slot(self) -> bool:
         slots, running = self.config.max_concurrent, len(self._running)
         return running < slots and running + len(self._abandoned) < 2 * slots
-
-    def _check_room(self) -> None:
-        if self._has_free_slot:
-            return
-        waiting, most = len(self._waiting), self.config.queue_size
-        if not self._running:
-            problem = f"{len(self._abandoned)} pieces of work were given up and do not end"
-        elif waiting >= most:
-            problem = f"{waiting} requests wait, queue_size = {most}"
-        else:
-            return
-        self._counts["rejected"] += 1
-        raise QueueFullError(f"{self.name}: {problem}; ask again later")
 
     def _dispatch(self) -> None:
         while self._has_free_slot and (calls := self._next()):

@@ -95,7 +95,7 @@ class AgentStats:
     """
 
     admitted: int
-    rejected: int  # because the queue was full; not admitted
+    rejected: int  # because the queue was full, or the slots lost; not admitted
     served: int
     failed: int
     timed_out: int

@@ -190,6 +190,7 @@ class Coordinator(Generic[Emotion, Reasoned]):
                 f"{len(self._asking)} questions are under way, prefrontal_cortex has max_concurrent = "
                 f"{limits.max_concurrent} and queue_size = {limits.queue_size}; ask again later"
             )
+        self._prefrontal_cortex.check_room()  # its slots may be lost
 
     def _begin(self) -> asyncio.Future[None]:
         """A future for `close` to wait for, of the end of a question."""

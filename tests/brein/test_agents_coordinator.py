@@ -337,6 +337,43 @@ def test_a_full_agent_refuses_the_question(in_virtual_time, name):
     in_virtual_time(scenario)
 
 
+def test_nothing_is_searched_for_while_reasoning_has_lost_its_slots():
+    gate, searched = threading.Event(), []
+
+    def search(_):
+        searched.append(1)
+        return FOUND
+
+    def reason(_):
+        gate.wait(20)
+        return "because"
+
+    async def scenario():
+        plenty = AgentConfig(max_concurrent=2, queue_size=9, timeout=60.0)
+        one = AgentConfig(max_concurrent=1, queue_size=9, timeout=60.0)
+        reasoning = Agent("prefrontal_cortex", one, InThreads(one_by_one(reason), "reasoning"))
+        async with Coordinator(
+            Agent("hippocampus", plenty, InThreads(one_by_one(search), "memory")),
+            Agent("amygdala", plenty, InThreads(one_by_one(len), "amygdala")),
+            reasoning,
+        ) as coordinator:
+            for lost in (1, 2):
+                asking = asyncio.create_task(coordinator.ask("why?"))
+                async with asyncio.timeout(20):
+                    while not reasoning.stats().running:
+                        await asyncio.sleep(0.001)
+                asking.cancel()
+                await asyncio.wait([asking])
+                assert reasoning.stats().abandoned == lost
+            with pytest.raises(QueueFullError, match="2 pieces of work were given up and do not end"):
+                await coordinator.ask("why?")
+            assert len(searched) == 2
+            assert reasoning.stats().rejected == 1
+            gate.set()
+
+    asyncio.run(scenario())
+
+
 def test_emotion_is_not_waited_for_once_memory_has_failed(in_virtual_time):
     async def scenario():
         agents = Agents(timeout=60, hippocampus=DataError("unreadable"), amygdala="hangs")
