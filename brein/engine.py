@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +30,14 @@ from brein.config import EngineConfig
 from brein.embedding import Embedder
 from brein.embedding.batcher import Batcher
 from brein.encoder import QueryEmbedder
-from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
+from brein.errors import (
+    ClosedError,
+    ConfigError,
+    DataError,
+    MemoryLimitError,
+    ModelError,
+    StorageError,
+)
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
 from brein.reader import Reader
@@ -224,12 +231,12 @@ class Engine:
     def coordinator(self) -> Coordinator[Emotion, Answer]:
         """The agents of this engine, as `config.agents` limits them, for the running event loop.
 
-        The caller closes it, before the engine. It loads the embedding model, which takes seconds: `warm_up`
-        does so beforehand, in another thread say.
+        The caller closes it, before the engine. The first question waits seconds for the embedding model:
+        `warm_up` loads it beforehand, in another thread say.
 
         Raises:
             ConfigError: the environment variable of an API key is not set.
-            ModelError: a model is missing or cannot be loaded.
+            ModelError: a language model's file, or the extra that runs it, is missing.
         """
         self._check_open()
         return open_coordinator(self, self._amygdala, self._prefrontal_cortex, self.config.agents)
@@ -299,12 +306,18 @@ class Engine:
         self._caches.search.clear()
 
     def warm_up(self) -> None:
-        """Load the models, and what else the first texts would wait for, now."""
+        """Load the models, and what else the first texts and questions would wait for, now.
+
+        A language model's missing key, file or extra is left for `coordinator` to tell: searches need none.
+        """
         self._check_open()
         self._latency.warm_up()
         self._model.embed(["warm up"])
         if self._reranker is not None:
             self._reranker[1].warm_up()
+        self._amygdala.warm_up()
+        with suppress(ConfigError, ModelError):
+            _ = self._prefrontal_cortex
 
     def close(self) -> None:
         """Save the index and close everything. Closing twice does nothing."""
@@ -339,7 +352,7 @@ class Engine:
     @cached_property
     def _prefrontal_cortex(self) -> PrefrontalCortex:
         config = self.config.generation
-        return PrefrontalCortex(generation.create(config, self._model), config.max_tokens)
+        return PrefrontalCortex(generation.create(config, self._queries), config.max_tokens)
 
     def _make_pipeline(self) -> Pipeline:
         config = self.config.retrieval

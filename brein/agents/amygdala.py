@@ -53,8 +53,12 @@ class Amygdala:
         emotions = iter(self._felt([text for text in shown if isinstance(text, str)]))
         return [next(emotions) if isinstance(text, str) else text for text in shown]
 
+    def warm_up(self) -> None:
+        """Embed the prototypes, which the first text would wait for."""
+        _ = self._prototypes
+
     def _felt(self, texts: Sequence[str]) -> list[Emotion]:
-        return [self._feel(*pair) for pair in zip(texts, self._embedder.embed(texts), strict=True)]
+        return [self._feel(*pair) for pair in zip(texts, self._embedder.embed_queries(texts), strict=True)]
 
     def _feel(self, text: str, vector: FloatArray) -> Emotion:
         vectors, feelings = self._prototypes

@@ -82,10 +82,10 @@ class ExtractiveGenerator(Generator):
         """The sentences to take, best first; none where none is relevant enough."""
         if not candidates:
             return []
-        embedded = self._embedder.embed([question, *(sentence.text for sentence in candidates)])
-        vectors = embedded[1:]
+        asked = self._embedder.embed_queries([question])[0]  # the retrieval has just asked for it
+        vectors = self._embedder.embed([sentence.text for sentence in candidates])
         covered = np.array([sentence.covered for sentence in candidates], dtype=np.float32)
-        relevance = (vectors @ embedded[0] + covered) / 2
+        relevance = (vectors @ asked + covered) / 2
         if relevance.max() < self._config.min_relevance:
             return []
         taken: list[int] = []
