@@ -62,7 +62,12 @@ class ExtractiveGenerator(Generator):
         self._embedder = embedder
 
     def _write(
-        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        max_tokens: int,
+        remaining: Callable[[], float],
+        feeling: str | None,
     ) -> Generated:
         candidates = _candidates(question, evidence, _EMBEDDED * self._config.max_sentences)
         if remaining() <= 0:

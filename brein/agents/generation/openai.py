@@ -84,9 +84,14 @@ class OpenAIGenerator(Generator):
         self._tls = ssl.create_default_context()  # takes longer to make than all else that a call needs
 
     def _write(
-        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        max_tokens: int,
+        remaining: Callable[[], float],
+        feeling: str | None,
     ) -> Generated:
-        asked = prompt.write(question, evidence, self._config.max_evidence)
+        asked = prompt.write(question, evidence, self._config.max_evidence, feeling)
         body = self._ask(asked.messages, max_tokens, remaining)
         try:
             reply = _Reply.model_validate_json(body)
