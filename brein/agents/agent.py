@@ -110,13 +110,21 @@ class Agent(Generic[Request, Answer]):
         """Refuse new requests, let those admitted have their outcome, then release the worker.
 
         Takes `timeout` and a second at the longest; work that hangs even then is left behind, and with it its
-        thread, which ends when the work does. Closing twice does nothing.
+        thread, which ends when the work does. Closing twice does nothing. Where this is cancelled, it
+        waits no longer.
         """
         self._closed = True
-        if self._timers:
-            await asyncio.wait(self._timers)  # each has its timeout
-        if self._abandoned:
-            await asyncio.wait([run.work for run in self._abandoned], timeout=_GRACE)
+        try:
+            if self._timers:
+                await asyncio.wait(self._timers)  # each has its timeout
+            if self._abandoned:
+                await asyncio.wait([run.work for run in self._abandoned], timeout=_GRACE)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Close without waiting: those admitted have their outcome still, and what has worked is released."""
+        self._closed = True
         self._worker.close()
 
     async def __aenter__(self) -> Self:

@@ -203,13 +203,19 @@ class Coordinator(Generic[Emotion, Reasoned]):
         end.set_result(None)
 
     async def close(self) -> None:
-        """Refuse new questions, let those under way have their outcome, then close the agents."""
+        """Refuse new questions, let those under way have their outcome, then close the agents.
+
+        Where this is cancelled, the agents are closed at once.
+        """
         self._closed = True
-        if self._asking:
-            await asyncio.wait(self._asking)  # the agents' timeouts bound each
-        await asyncio.gather(
-            self._hippocampus.close(), self._amygdala.close(), self._prefrontal_cortex.close()
-        )
+        agents = self._hippocampus, self._amygdala, self._prefrontal_cortex
+        try:
+            if self._asking:
+                await asyncio.wait(self._asking)  # the agents' timeouts bound each
+            await asyncio.gather(*(agent.close() for agent in agents))
+        finally:
+            for agent in agents:
+                agent.release()
 
     async def __aenter__(self) -> Self:
         return self

@@ -261,6 +261,23 @@ async def test_closing_lets_the_admitted_finish_refuses_others_and_leaves_nothin
     assert work.threads() == []
 
 
+@asynchronous
+async def test_a_cancelled_close_refuses_others_lets_the_admitted_finish_and_leaves_nothing_behind(work):
+    agent = work.agent(slots=2)
+    calls = [agent.submit(f"wait{n}") for n in range(5)]
+    closing = asyncio.create_task(agent.close())
+    await until(lambda: len(work.begun) == 2)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(ClosedError, match="amygdala is closed"):
+        agent.submit("too late")
+    work.gate.set()
+    assert await asyncio.gather(*calls) == [f"wait{n} answered" for n in range(5)]
+    await until(lambda: not work.threads())
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 # --- threads ------------------------------------------------------------------------------------------
 
 
@@ -309,6 +326,17 @@ async def test_closing_does_not_wait_for_a_thread_that_hangs(in_threads):
     assert agent.stats().abandoned == 1
     in_threads.gate.set()
     await until(lambda: not in_threads.threads())
+
+
+def test_a_thread_whose_event_loop_is_gone_ends_with_its_work(in_threads):
+    async def leave():
+        in_threads.agent().submit("wait")
+        await until(lambda: in_threads.begun)
+
+    asyncio.run(leave())
+    assert len(in_threads.threads()) == 1
+    in_threads.gate.set()
+    asyncio.run(until(lambda: not in_threads.threads()))
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_from_ending():

@@ -429,6 +429,45 @@ def test_closing_lets_questions_finish_and_refuses_new_ones(in_virtual_time):
     in_virtual_time(scenario)
 
 
+@pytest.mark.parametrize("while_", ["a question is under way", "an agent's work does not end"])
+def test_a_cancelled_close_of_the_coordinator_leaves_no_thread_behind(while_):
+    gate, begun = threading.Event(), threading.Event()
+
+    def wait(_):
+        begun.set()
+        gate.wait(20)
+        return FOUND
+
+    def threads():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("closing-")]
+
+    async def scenario():
+        limits = AgentConfig(max_concurrent=1, queue_size=1, timeout=60.0)
+        agents = [
+            Agent(name, limits, InThreads(one_by_one(wait), "closing"))
+            for name in ("hippocampus", "amygdala", "prefrontal_cortex")
+        ]
+        coordinator = Coordinator(*agents)
+        if while_ == "a question is under way":
+            asking = asyncio.create_task(coordinator.ask("why?"))
+        else:
+            asking = agents[2].submit("another's")
+        await asyncio.to_thread(begun.wait, 20)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await coordinator.close()
+        gate.set()
+        await asyncio.wait([asking])
+        for agent in agents:
+            with pytest.raises(ClosedError):
+                agent.submit("too late")
+        async with asyncio.timeout(20):
+            while threads():
+                await asyncio.sleep(0.001)
+
+    asyncio.run(scenario())
+
+
 # --- a real engine, in real threads --------------------------------------------------------------------
 
 
