@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Self
@@ -21,9 +22,10 @@ _GRACE = 1.0  # seconds that close() leaves abandoned work to end
 class Agent(Generic[Request, Answer]):
     """Answers requests in the order of their admission, in `max_concurrent` slots.
 
-    A free slot takes up to `batch_size` waiting requests at once; a batch's answers come together. Every
-    admitted request has exactly one outcome: its answer, its error, AgentTimeoutError when `timeout` seconds
-    have gone by since its admission, or that its caller cancelled it.
+    A free slot takes up to `batch_size` waiting requests at once; how their answers come, one by one or
+    together, is the work's to say. Every admitted request has exactly one outcome: its answer, its error,
+    AgentTimeoutError when `timeout` seconds have gone by since its admission, or that its caller cancelled
+    it.
 
     A request that is given up, timed out or cancelled, leaves the queue at once, and its slot too, unless
     that works for others still. Its work is cancelled where it can be; a thread cannot, so it goes on,
@@ -143,7 +145,8 @@ class Agent(Generic[Request, Answer]):
     def _dispatch(self) -> None:
         while self._has_free_slot and (calls := self._next()):
             deadline = calls[-1].admitted + self.config.timeout
-            batch = Batch([call.request for call in calls], deadline, self._clock)
+            requests = [call.request for call in calls]
+            batch = Batch(requests, deadline, self._clock, partial(self._give, calls))
             run = _Run(calls, batch, self._worker.start(batch))
             self._running.add(run)
             for call in calls:
@@ -162,12 +165,20 @@ class Agent(Generic[Request, Answer]):
                 self._time_out(call)
         return calls
 
+    def _give(self, calls: Sequence[Call[Request, Answer]], place: int, outcome: Answer | Exception) -> None:
+        """Settle a call before the work on its batch ends; from any thread."""
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits for this
+            calls[place].get_loop().call_soon_threadsafe(self._given, calls[place], outcome)
+
+    def _given(self, call: Call[Request, Answer], outcome: Answer | BaseException) -> None:
+        if not call.done():
+            self._settle(call, outcome)
+
     def _ended(self, run: _Run[Request, Answer], work: asyncio.Future[Outcomes[Answer]]) -> None:
         self._abandoned.discard(run)
         self._free(run)
         for call, outcome in zip(run.calls, self._outcomes(run, work), strict=True):
-            if not call.done():
-                self._settle(call, outcome)
+            self._given(call, outcome)
         self._dispatch()
 
     def _outcomes(

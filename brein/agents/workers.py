@@ -18,19 +18,29 @@ Outcomes: TypeAlias = Sequence[Answer | Exception]
 
 
 def one_by_one(function: Callable[[Request], Answer]) -> Callable[[Batch[Request]], Outcomes[Answer]]:
-    """Work on a batch for a function of one request: one that raises fails that request alone."""
+    """Work on a batch for a function of one request: one that raises fails that request alone.
 
-    def outcome(request: Request) -> Answer | Exception:
-        try:
-            return function(request)
-        except Exception as error:
-            return error
+    Each has its outcome while the function works on the next.
+    """
 
     def work(batch: Batch[Request]) -> list[Answer | Exception]:
+        outcomes: list[Answer | Exception] = []
         given_up = AgentError("nobody waits for the answer any more")
-        return [outcome(request) if batch.wanted else given_up for request in batch.requests]
+        for place, request in enumerate(batch.requests):
+            if place:
+                batch.give(place - 1, outcomes[-1])  # the last one comes with the end of the work
+            outcomes.append(attempt(function, request) if batch.wanted else given_up)
+        return outcomes
 
     return work
+
+
+def attempt(function: Callable[[Request], Answer], request: Request) -> Answer | Exception:
+    """What the function returns or raises for a request."""
+    try:
+        return function(request)
+    except Exception as error:
+        return error
 
 
 class Worker(ABC, Generic[Request, Answer]):

@@ -383,6 +383,29 @@ async def test_where_the_system_has_no_thread_left_the_request_fails_and_the_age
 
 
 @asynchronous
+async def test_one_by_one_gives_each_its_outcome_while_it_works_on_the_next():
+    gates = {request: threading.Event() for request in ("first", "c")}
+
+    def serve(request):
+        if request in gates:
+            gates[request].wait(20)
+        if request == "b":
+            raise DataError("b")
+        return request.upper()
+
+    async with Agent("amygdala", limits(batch=4), InThreads(one_by_one(serve), "worker")) as agent:
+        calls = [agent.submit(request) for request in ("first", "a", "b", "c", "d")]
+        gates["first"].set()
+        assert await asyncio.wait_for(calls[1], 5) == "A"
+        with pytest.raises(DataError):
+            await asyncio.wait_for(calls[2], 5)
+        assert (agent.stats().running, agent.stats().abandoned, calls[3].done()) == (1, 0, False)
+        gates["c"].set()
+        assert await asyncio.gather(*calls[3:]) == ["C", "D"]
+    assert (agent.stats().served, agent.stats().failed) == (4, 1)
+
+
+@asynchronous
 async def test_one_by_one_fails_one_alone_and_skips_what_nobody_waits_for():
     begun, gates = [], {request: threading.Event() for request in ("first", "second", "e")}
 
