@@ -45,8 +45,9 @@ class QueryEmbedder(Embedder):
         """Embed `texts` as float32 (n, dimension), in one call those that the cache lacks."""
         if len(texts) == 1:
             return self.embed_query(texts[0]).vector[None, :]
-        found = {text: self._cache.get(self._key(text))[0] for text in texts}
-        missing = [text for text, data in found.items() if data is None]
+        cached = {text: self._cache.get(self._key(text))[0] for text in texts}
+        found = {text: data for text, data in cached.items() if data is not None}
+        missing = [text for text in cached if text not in found]
         computed = self._model().embed(missing) if missing else ()
         for text, vector in zip(missing, computed, strict=True):
             compute = partial(codec.encode_vector, vector)  # not `set`: that overtakes what others compute

@@ -186,6 +186,43 @@ def test_the_counts_are_each_agents_own(in_virtual_time):
     in_virtual_time(scenario)
 
 
+def test_documents_are_ingested_by_memory_alone(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        documents = [Document("sea", "the sea is salt")]
+        await agents.coordinator.ingest(documents)
+        assert agents.asked == [(0, "hippocampus", Ingest(documents))]
+        assert agents.clock() == 10
+
+    in_virtual_time(scenario)
+
+
+def test_documents_are_refused_where_memory_is_full_or_the_coordinator_closed(in_virtual_time):
+    async def scenario():
+        agents = Agents(queue=1)
+        others = [agents.hippocampus.submit("other") for _ in range(2)]
+        with pytest.raises(QueueFullError, match="hippocampus: 1 requests wait"):
+            await agents.coordinator.ingest([])
+        closing = asyncio.create_task(agents.coordinator.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ClosedError, match="the coordinator is closed"):
+            await agents.coordinator.ingest([])
+        await asyncio.gather(closing, *others)
+
+    in_virtual_time(scenario)
+
+
+def test_closing_lets_an_ingest_finish(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        ingesting = asyncio.create_task(agents.coordinator.ingest([]))
+        await asyncio.sleep(1)
+        await agents.coordinator.close()
+        assert await ingesting is None
+
+    in_virtual_time(scenario)
+
+
 def test_waiting_for_other_questions_is_no_overhead(in_virtual_time):
     async def scenario():
         coordinator = Agents().coordinator
@@ -497,6 +534,17 @@ def test_the_hippocampus_ingests_and_searches_an_engine(engine):
                 return_exceptions=True,
             )
             assert [type(outcome) for outcome in outcomes] == [DataError, DataError, Retrieval]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_coordinator_ingests_is_there_to_answer_from(engine):
+    async def scenario():
+        async with engine.coordinator() as coordinator:
+            await coordinator.ingest([Document("sea", "The sea is salt.")])
+            assert (await coordinator.ask("Is the sea salt?")).answer.citations == ("sea",)
+            with pytest.raises(DataError, match="id and text must not be empty"):
+                await coordinator.ingest([Document("", "no id")])
 
     asyncio.run(scenario())
 
