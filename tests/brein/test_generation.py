@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -102,6 +103,17 @@ def drips(handler):
 
 def breaks_off(handler):
     handler.send(200, b'{"choices": [', {"Content-Length": 1000})
+
+
+def goes_on(status):
+    """Never done, and never slow."""
+
+    def handle(handler):
+        handler.send(status, b'{"choices": [{"message": {"content": "', {"Content-Length": 2**40})
+        while not handler.server.over.is_set():
+            handler.wfile.write(b"a" * 2**16)
+
+    return handle
 
 
 def refuses(status, message, **headers):
@@ -575,6 +587,30 @@ def test_an_answer_that_breaks_off_is_an_error(server, ask):
     server.script = [breaks_off]
     with pytest.raises(GenerationError, match="cannot be reached"):
         ask(max_retries=0)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_without_end_is_given_up_by_its_length(server, ask, status):
+    server.script = [goes_on(status)]
+    with pytest.raises(GenerationError, match=r"127\.0\.0\.1:\d+ sends more than 1 MiB"):
+        ask(max_retries=0)
+
+
+def test_looking_up_a_name_ends_with_the_timeout(ask, monkeypatch):
+    over, found, look_up = Event(), Event(), socket.getaddrinfo
+
+    def slow(host, *rest, **options):
+        if host in ("models.example", b"models.example"):
+            over.wait(20)
+            found.set()
+            raise socket.gaierror("no such name")
+        return look_up(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(GenerationTimeoutError):
+        ask(base_url="http://models.example/v1", timeout=0.3)
+    assert not found.is_set()
+    over.set()
 
 
 def test_an_endpoint_that_is_not_there_is_named(server, ask):
