@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
 
 import httpx2
 
@@ -18,8 +19,8 @@ def bounded(sender: str) -> Callable[[httpx2.Response], Awaitable[None]]:
     """
 
     async def bound(response: httpx2.Response) -> None:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Bounded(response.stream, sender)
+        stream = cast(httpx2.AsyncByteStream, response.stream)  # as of every asynchronous client
+        response.stream = _Bounded(stream, sender)
 
     return bound
 
