@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -30,7 +30,14 @@ from brein.config import EngineConfig
 from brein.embedding import Embedder
 from brein.embedding.batcher import Batcher
 from brein.encoder import QueryEmbedder
-from brein.errors import ClosedError, ConfigError, DataError, MemoryLimitError, StorageError
+from brein.errors import (
+    ClosedError,
+    ConfigError,
+    DataError,
+    MemoryLimitError,
+    ModelError,
+    StorageError,
+)
 from brein.index import IndexConfig
 from brein.memory import MemoryBudget
 from brein.reader import Reader
@@ -58,6 +65,7 @@ class Engine:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self._lock = RLock()
+        self._loading = Lock()  # over the model alone: texts are embedded while documents are written
         self._embedder: Embedder | None = None
         self._closed = False
         self._space = json.dumps(embedding.space(config.embedding), sort_keys=True)
@@ -228,12 +236,12 @@ class Engine:
     def coordinator(self) -> Coordinator[Emotion, Answer]:
         """The agents of this engine, as `config.agents` limits them, for the running event loop.
 
-        The caller closes it, before the engine. It loads the embedding model, which takes seconds: `warm_up`
-        does so beforehand, in another thread say.
+        The caller closes it, before the engine. The first question waits seconds for the embedding model:
+        `warm_up` loads it beforehand, in another thread say.
 
         Raises:
             ConfigError: the environment variable of an API key is not set.
-            ModelError: a model is missing or cannot be loaded.
+            ModelError: a language model's file, or the extra that runs it, is missing.
         """
         self._check_open()
         return open_coordinator(self, self._amygdala, self._prefrontal_cortex, self.config.agents)
@@ -304,10 +312,16 @@ class Engine:
         self._caches.search.clear()
 
     def warm_up(self) -> None:
-        """Load the models, and what else the first texts would wait for, now."""
+        """Load the models, and what else the first texts and questions would wait for, now.
+
+        A language model's missing key, file or extra is left for `coordinator` to tell: searches need none.
+        """
         self._check_open()
         self._model.embed(["warm up"])
         self._pipeline.warm_up()
+        self._amygdala.warm_up()
+        with suppress(ConfigError, ModelError):
+            _ = self._prefrontal_cortex
 
     def close(self) -> None:
         """Save the index and close everything. Closing twice does nothing."""
@@ -329,7 +343,7 @@ class Engine:
 
     @property
     def _model(self) -> Embedder:
-        with self._lock:
+        with self._loading:
             if self._embedder is None:
                 config = self.config.embedding
                 self._embedder = Batcher(embedding.create(config), config.shared_batch)
@@ -342,7 +356,7 @@ class Engine:
     @cached_property
     def _prefrontal_cortex(self) -> PrefrontalCortex:
         config = self.config.generation
-        return PrefrontalCortex(generation.create(config, self._model), config.max_tokens)
+        return PrefrontalCortex(generation.create(config, self._queries), config.max_tokens)
 
     def _make_pipeline(self) -> Pipeline:
         config = self.config.retrieval

@@ -58,7 +58,7 @@ class AgentError(BreinError):
 
 
 class QueueFullError(AgentError):
-    """As many requests wait for an agent as may; this one was not admitted."""
+    """As many requests wait for an agent as may, or its slots are lost; this one was not admitted."""
 
 
 class AgentTimeoutError(AgentError, TimeoutError):

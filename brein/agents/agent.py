@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Self
@@ -21,9 +22,10 @@ _GRACE = 1.0  # seconds that close() leaves abandoned work to end
 class Agent(Generic[Request, Answer]):
     """Answers requests in the order of their admission, in `max_concurrent` slots.
 
-    A free slot takes up to `batch_size` waiting requests at once; a batch's answers come together. Every
-    admitted request has exactly one outcome: its answer, its error, AgentTimeoutError when `timeout` seconds
-    have gone by since its admission, or that its caller cancelled it.
+    A free slot takes up to `batch_size` waiting requests at once; how their answers come, one by one or
+    together, is the work's to say. Every admitted request has exactly one outcome: its answer, its error,
+    AgentTimeoutError when `timeout` seconds have gone by since its admission, or that its caller cancelled
+    it.
 
     A request that is given up, timed out or cancelled, leaves the queue at once, and its slot too, unless
     that works for others still. Its work is cancelled where it can be; a thread cannot, so it goes on,
@@ -63,9 +65,7 @@ class Agent(Generic[Request, Answer]):
             QueueFullError: as many requests wait as may, or all slots are lost to work that does not end.
             ClosedError: the agent is closed.
         """
-        if self._closed:
-            raise ClosedError(f"{self.name} is closed and takes no more requests; make another")
-        self._check_room()
+        self.check_room()
         call: Call[Request, Answer] = Call(request, self._clock(), self._cancelled)
         self._timers[call] = call.get_loop().call_later(self.config.timeout, self._time_out, call)
         self._counts["admitted"] += 1
@@ -73,6 +73,22 @@ class Agent(Generic[Request, Answer]):
         self._dispatch()
         self._most_waiting = max(self._most_waiting, len(self._waiting))
         return call
+
+    def check_room(self) -> None:
+        """Raise what `submit` would raise now, and count it as a refusal; otherwise do nothing."""
+        if self._closed:
+            raise ClosedError(f"{self.name} is closed and takes no more requests; make another")
+        if self._has_free_slot:
+            return
+        waiting, most = len(self._waiting), self.config.queue_size
+        if not self._running:
+            problem = f"{len(self._abandoned)} pieces of work were given up and do not end"
+        elif waiting >= most:
+            problem = f"{waiting} requests wait, queue_size = {most}"
+        else:
+            return
+        self._counts["rejected"] += 1
+        raise QueueFullError(f"{self.name}: {problem}; ask again later")
 
     def stats(self) -> AgentStats:
         """Counts so far, and what is in hand now."""
@@ -96,13 +112,21 @@ class Agent(Generic[Request, Answer]):
         """Refuse new requests, let those admitted have their outcome, then release the worker.
 
         Takes `timeout` and a second at the longest; work that hangs even then is left behind, and with it its
-        thread, which ends when the work does. Closing twice does nothing.
+        thread, which ends when the work does. Closing twice does nothing. Where this is cancelled, it
+        waits no longer.
         """
         self._closed = True
-        if self._timers:
-            await asyncio.wait(self._timers)  # each has its timeout
-        if self._abandoned:
-            await asyncio.wait([run.work for run in self._abandoned], timeout=_GRACE)
+        try:
+            if self._timers:
+                await asyncio.wait(self._timers)  # each has its timeout
+            if self._abandoned:
+                await asyncio.wait([run.work for run in self._abandoned], timeout=_GRACE)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Close without waiting: those admitted have their outcome still, and what has worked is released."""
+        self._closed = True
         self._worker.close()
 
     async def __aenter__(self) -> Self:
@@ -118,23 +142,11 @@ class Agent(Generic[Request, Answer]):
         slots, running = self.config.max_concurrent, len(self._running)
         return running < slots and running + len(self._abandoned) < 2 * slots
 
-    def _check_room(self) -> None:
-        if self._has_free_slot:
-            return
-        waiting, most = len(self._waiting), self.config.queue_size
-        if not self._running:
-            problem = f"{len(self._abandoned)} pieces of work were given up and do not end"
-        elif waiting >= most:
-            problem = f"{waiting} requests wait, queue_size = {most}"
-        else:
-            return
-        self._counts["rejected"] += 1
-        raise QueueFullError(f"{self.name}: {problem}; ask again later")
-
     def _dispatch(self) -> None:
         while self._has_free_slot and (calls := self._next()):
             deadline = calls[-1].admitted + self.config.timeout
-            batch = Batch([call.request for call in calls], deadline, self._clock)
+            requests = [call.request for call in calls]
+            batch = Batch(requests, deadline, self._clock, partial(self._give, calls))
             run = _Run(calls, batch, self._worker.start(batch))
             self._running.add(run)
             for call in calls:
@@ -153,12 +165,20 @@ class Agent(Generic[Request, Answer]):
                 self._time_out(call)
         return calls
 
+    def _give(self, calls: Sequence[Call[Request, Answer]], place: int, outcome: Answer | Exception) -> None:
+        """Settle a call before the work on its batch ends; from any thread."""
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits for this
+            calls[place].get_loop().call_soon_threadsafe(self._given, calls[place], outcome)
+
+    def _given(self, call: Call[Request, Answer], outcome: Answer | BaseException) -> None:
+        if not call.done():
+            self._settle(call, outcome)
+
     def _ended(self, run: _Run[Request, Answer], work: asyncio.Future[Outcomes[Answer]]) -> None:
         self._abandoned.discard(run)
         self._free(run)
         for call, outcome in zip(run.calls, self._outcomes(run, work), strict=True):
-            if not call.done():
-                self._settle(call, outcome)
+            self._given(call, outcome)
         self._dispatch()
 
     def _outcomes(

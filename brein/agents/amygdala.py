@@ -13,7 +13,7 @@ from brein.agents.agent import Agent
 from brein.agents.base import Batch
 from brein.agents.limits import AgentConfig
 from brein.agents.prototypes import PROTOTYPES
-from brein.agents.workers import InThreads, one_by_one
+from brein.agents.workers import InThreads, attempt
 from brein.embedding import Embedder
 from brein.records import Emotion, FloatArray
 from brein.texts import beginning
@@ -49,12 +49,16 @@ class Amygdala:
 
     def analyse_batch(self, batch: Batch[str]) -> list[Emotion | Exception]:
         """What each text of a batch feels like, all embedded in one call; what is no text fails alone."""
-        shown = one_by_one(_shown)(batch)
+        shown = [attempt(_shown, text) for text in batch.requests]
         emotions = iter(self._felt([text for text in shown if isinstance(text, str)]))
         return [next(emotions) if isinstance(text, str) else text for text in shown]
 
+    def warm_up(self) -> None:
+        """Embed the prototypes, which the first text would wait for."""
+        _ = self._prototypes
+
     def _felt(self, texts: Sequence[str]) -> list[Emotion]:
-        return [self._feel(*pair) for pair in zip(texts, self._embedder.embed(texts), strict=True)]
+        return [self._feel(*pair) for pair in zip(texts, self._embedder.embed_queries(texts), strict=True)]
 
     def _feel(self, text: str, vector: FloatArray) -> Emotion:
         vectors, feelings = self._prototypes

@@ -35,11 +35,20 @@ class Times:
 class Batch(Generic[Request]):
     """The requests that one slot took at once: what work is given.
 
-    `deadline` is the time on `clock` by which the last of them is given up.
+    `deadline` is the time on `clock` by which the last of them is given up. `give` lets the request at a
+    place have its outcome while the work on others goes on; work may call it from any thread, and returns
+    all outcomes in the end as ever.
     """
 
-    def __init__(self, requests: Sequence[Request], deadline: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        deadline: float,
+        clock: Callable[[], float],
+        give: Callable[[int, Any], None],
+    ) -> None:
         self.requests = requests
+        self.give = give
         self.taken = clock()
         self.started: float | None = None
         self.ended: float | None = None
@@ -95,7 +104,7 @@ class AgentStats:
     """
 
     admitted: int
-    rejected: int  # because the queue was full; not admitted
+    rejected: int  # because the queue was full, or the slots lost; not admitted
     served: int
     failed: int
     timed_out: int

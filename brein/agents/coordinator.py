@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar, cast
 
 from brein.agents.agent import Agent
 from brein.agents.base import AgentStats, Call, Times
-from brein.agents.hippocampus import Hippocampus, Search
+from brein.agents.hippocampus import Hippocampus, Ingest, Search
 from brein.errors import BreinError, ClosedError, QueueFullError
-from brein.records import Hit, Retrieval
+from brein.records import Document, Hit, Retrieval
 from brein.storage import Where
 from brein.texts import check_question
 
@@ -173,6 +173,20 @@ class Coordinator(Generic[Emotion, Reasoned]):
         degraded = "; ".join(filter(None, (retrieval.degraded, missing))) or None
         return Response(answer, retrieval, emotion, degraded, trace)
 
+    async def ingest(self, documents: Sequence[Document]) -> None:
+        """Have hippocampus remember `documents`; when this returns they are on disk.
+
+        Cancelled or out of time, it no longer waits, but what has begun is written all the same.
+
+        Raises:
+            QueueFullError: hippocampus admits no more.
+            AgentTimeoutError: it did not come to an end in time.
+            ClosedError: the coordinator is closed.
+            BreinError: what `Engine.ingest` raised.
+        """
+        self._check_open()
+        await self._hippocampus.submit(Ingest(documents))
+
     def stats(self) -> dict[str, AgentStats]:
         """The counts of each agent so far, by its name. A question that none has seen is in none of them."""
         return {
@@ -181,15 +195,19 @@ class Coordinator(Generic[Emotion, Reasoned]):
             "prefrontal_cortex": self._prefrontal_cortex.stats(),
         }
 
-    def _check_room(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError("the coordinator is closed and takes no more questions; make another")
+            raise ClosedError("the coordinator is closed and takes no more requests; make another")
+
+    def _check_room(self) -> None:
+        self._check_open()
         limits = self._prefrontal_cortex.config
         if len(self._asking) >= limits.max_concurrent + limits.queue_size:
             raise QueueFullError(
                 f"{len(self._asking)} questions are under way, prefrontal_cortex has max_concurrent = "
                 f"{limits.max_concurrent} and queue_size = {limits.queue_size}; ask again later"
             )
+        self._prefrontal_cortex.check_room()  # its slots may be lost
 
     def _begin(self) -> asyncio.Future[None]:
         """A future for `close` to wait for, of the end of a question."""
@@ -202,13 +220,19 @@ class Coordinator(Generic[Emotion, Reasoned]):
         end.set_result(None)
 
     async def close(self) -> None:
-        """Refuse new questions, let those under way have their outcome, then close the agents."""
+        """Refuse new questions, let those under way have their outcome, then close the agents.
+
+        Where this is cancelled, the agents are closed at once.
+        """
         self._closed = True
-        if self._asking:
-            await asyncio.wait(self._asking)  # the agents' timeouts bound each
-        await asyncio.gather(
-            self._hippocampus.close(), self._amygdala.close(), self._prefrontal_cortex.close()
-        )
+        agents = self._hippocampus, self._amygdala, self._prefrontal_cortex
+        try:
+            if self._asking:
+                await asyncio.wait(self._asking)  # the agents' timeouts bound each
+            await asyncio.gather(*(agent.close() for agent in agents))
+        finally:
+            for agent in agents:
+                agent.release()
 
     async def __aenter__(self) -> Self:
         return self

@@ -32,10 +32,12 @@ class PrefrontalCortex:
         evidence: Sequence[Hit],
         complexity: float,
         remaining: Callable[[], float] = for_ever,
+        feeling: str | None = None,
     ) -> Answer:
         """Answer `question` from `evidence`, best first; `complexity` is from 0 to 1.
 
-        Citations are ids of the evidence, never others. `remaining` is as `Generator.generate` takes it.
+        Citations are ids of the evidence, never others. `remaining` and `feeling` are as
+        `Generator.generate` takes them.
 
         Raises:
             DataError: the question is blank, too long or no text, the evidence are no hits, or the complexity
@@ -45,7 +47,7 @@ class PrefrontalCortex:
         """
         selection = select_optimal_model(complexity, self._generators)
         generator = self._generators[selection.name]
-        generated = generator.generate(question, evidence, self._max_tokens, remaining)
+        generated = generator.generate(question, evidence, self._max_tokens, remaining, feeling)
         notes = [f"{selection.reason}: {selection.name} answered"] if selection.reason else []
         if not evidence:
             notes.append("no document was found")
@@ -63,7 +65,8 @@ class PrefrontalCortex:
         """Answer the requests of a batch one after the other, for as long as anyone waits for the answers."""
 
         def answer(asked: Evidence[Emotion]) -> Answer:
-            return self.answer(asked.query, asked.hits, asked.complexity, batch.remaining)
+            feeling = None if asked.emotion is None else asked.emotion.label
+            return self.answer(asked.query, asked.hits, asked.complexity, batch.remaining, feeling)
 
         return one_by_one(answer)(batch)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -19,19 +18,29 @@ Outcomes: TypeAlias = Sequence[Answer | Exception]
 
 
 def one_by_one(function: Callable[[Request], Answer]) -> Callable[[Batch[Request]], Outcomes[Answer]]:
-    """Work on a batch for a function of one request: one that raises fails that request alone."""
+    """Work on a batch for a function of one request: one that raises fails that request alone.
 
-    def outcome(request: Request) -> Answer | Exception:
-        try:
-            return function(request)
-        except Exception as error:
-            return error
+    Each has its outcome while the function works on the next.
+    """
 
     def work(batch: Batch[Request]) -> list[Answer | Exception]:
+        outcomes: list[Answer | Exception] = []
         given_up = AgentError("nobody waits for the answer any more")
-        return [outcome(request) if batch.wanted else given_up for request in batch.requests]
+        for place, request in enumerate(batch.requests):
+            if place:
+                batch.give(place - 1, outcomes[-1])  # the last one comes with the end of the work
+            outcomes.append(attempt(function, request) if batch.wanted else given_up)
+        return outcomes
 
     return work
+
+
+def attempt(function: Callable[[Request], Answer], request: Request) -> Answer | Exception:
+    """What the function returns or raises for a request."""
+    try:
+        return function(request)
+    except Exception as error:
+        return error
 
 
 class Worker(ABC, Generic[Request, Answer]):
@@ -46,7 +55,7 @@ class Worker(ABC, Generic[Request, Answer]):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what is idle; what still works is released when it ends."""
+        """Release what is idle; what still works, or is started yet, is released when it ends."""
 
 
 class OnLoop(Worker[Request, Answer]):
@@ -77,6 +86,7 @@ class InThreads(Worker[Request, Answer]):
     def __init__(self, function: Callable[[Batch[Request]], Outcomes[Answer]], name: str) -> None:
         self._function = function
         self._name = name
+        self._closed = False
         self._threads: list[_Thread] = []
         self._idle: list[_Thread] = []  # the last to work is the first to work again: what it uses is warm
 
@@ -91,10 +101,13 @@ class InThreads(Worker[Request, Answer]):
             )
         else:
             thread.tasks.put(partial(self._work, thread, batch, end))
+            if self._closed:
+                thread.tasks.put(None)
         return end
 
     def close(self) -> None:
         """End the idle threads, and the others as soon as their work ends."""
+        self._closed = True
         for thread in self._threads:
             thread.tasks.put(None)
         for thread in self._idle:
@@ -109,8 +122,10 @@ class InThreads(Worker[Request, Answer]):
 
     def _work(self, thread: _Thread, batch: Batch[Request], end: _Unstoppable) -> None:
         outcomes = self._outcomes(batch)
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits for this
+        try:
             end.get_loop().call_soon_threadsafe(self._ended, thread, end, outcomes)
+        except RuntimeError:  # the event loop is closed: nobody waits for this, nor has more for the thread
+            thread.tasks.put(None)
 
     def _outcomes(self, batch: Batch[Request]) -> Outcomes[Answer]:
         try:
@@ -122,7 +137,8 @@ class InThreads(Worker[Request, Answer]):
             return [AgentError(f"{self._name}: its work raised {error!r}")] * len(batch.requests)
 
     def _ended(self, thread: _Thread, end: _Unstoppable, outcomes: Outcomes[Answer]) -> None:
-        self._idle.append(thread)
+        if not self._closed:
+            self._idle.append(thread)
         end.set_result(outcomes)
 
 

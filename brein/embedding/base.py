@@ -33,6 +33,10 @@ class Embedder(ABC):
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Embed `texts` as float32 (n, dimension), rows of length 1."""
 
+    def embed_queries(self, texts: Sequence[str]) -> FloatArray:
+        """As `embed`, texts that others may ask for, too: an embedder with a cache keeps their vectors."""
+        return self.embed(texts)
+
     @abstractmethod
     def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
         """Embed each token of each text, special tokens left out: float32 (tokens, d), rows of length 1."""

@@ -261,6 +261,23 @@ async def test_closing_lets_the_admitted_finish_refuses_others_and_leaves_nothin
     assert work.threads() == []
 
 
+@asynchronous
+async def test_a_cancelled_close_refuses_others_lets_the_admitted_finish_and_leaves_nothing_behind(work):
+    agent = work.agent(slots=2)
+    calls = [agent.submit(f"wait{n}") for n in range(5)]
+    closing = asyncio.create_task(agent.close())
+    await until(lambda: len(work.begun) == 2)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(ClosedError, match="amygdala is closed"):
+        agent.submit("too late")
+    work.gate.set()
+    assert await asyncio.gather(*calls) == [f"wait{n} answered" for n in range(5)]
+    await until(lambda: not work.threads())
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 # --- threads ------------------------------------------------------------------------------------------
 
 
@@ -311,6 +328,17 @@ async def test_closing_does_not_wait_for_a_thread_that_hangs(in_threads):
     await until(lambda: not in_threads.threads())
 
 
+def test_a_thread_whose_event_loop_is_gone_ends_with_its_work(in_threads):
+    async def leave():
+        in_threads.agent().submit("wait")
+        await until(lambda: in_threads.begun)
+
+    asyncio.run(leave())
+    assert len(in_threads.threads()) == 1
+    in_threads.gate.set()
+    asyncio.run(until(lambda: not in_threads.threads()))
+
+
 def test_a_thread_that_hangs_does_not_keep_the_process_from_ending():
     program = """
 import asyncio, time
@@ -352,6 +380,29 @@ async def test_where_the_system_has_no_thread_left_the_request_fails_and_the_age
             with pytest.raises(AgentError, match="worker can have no thread: can't start new thread"):
                 await agent.submit("a")
         assert await agent.submit("b") == "b answered"
+
+
+@asynchronous
+async def test_one_by_one_gives_each_its_outcome_while_it_works_on_the_next():
+    gates = {request: threading.Event() for request in ("first", "c")}
+
+    def serve(request):
+        if request in gates:
+            gates[request].wait(20)
+        if request == "b":
+            raise DataError("b")
+        return request.upper()
+
+    async with Agent("amygdala", limits(batch=4), InThreads(one_by_one(serve), "worker")) as agent:
+        calls = [agent.submit(request) for request in ("first", "a", "b", "c", "d")]
+        gates["first"].set()
+        assert await asyncio.wait_for(calls[1], 5) == "A"
+        with pytest.raises(DataError):
+            await asyncio.wait_for(calls[2], 5)
+        assert (agent.stats().running, agent.stats().abandoned, calls[3].done()) == (1, 0, False)
+        gates["c"].set()
+        assert await asyncio.gather(*calls[3:]) == ["C", "D"]
+    assert (agent.stats().served, agent.stats().failed) == (4, 1)
 
 
 @asynchronous

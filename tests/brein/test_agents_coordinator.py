@@ -186,6 +186,43 @@ def test_the_counts_are_each_agents_own(in_virtual_time):
     in_virtual_time(scenario)
 
 
+def test_documents_are_ingested_by_memory_alone(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        documents = [Document("sea", "the sea is salt")]
+        await agents.coordinator.ingest(documents)
+        assert agents.asked == [(0, "hippocampus", Ingest(documents))]
+        assert agents.clock() == 10
+
+    in_virtual_time(scenario)
+
+
+def test_documents_are_refused_where_memory_is_full_or_the_coordinator_closed(in_virtual_time):
+    async def scenario():
+        agents = Agents(queue=1)
+        others = [agents.hippocampus.submit("other") for _ in range(2)]
+        with pytest.raises(QueueFullError, match="hippocampus: 1 requests wait"):
+            await agents.coordinator.ingest([])
+        closing = asyncio.create_task(agents.coordinator.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ClosedError, match="the coordinator is closed"):
+            await agents.coordinator.ingest([])
+        await asyncio.gather(closing, *others)
+
+    in_virtual_time(scenario)
+
+
+def test_closing_lets_an_ingest_finish(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        ingesting = asyncio.create_task(agents.coordinator.ingest([]))
+        await asyncio.sleep(1)
+        await agents.coordinator.close()
+        assert await ingesting is None
+
+    in_virtual_time(scenario)
+
+
 def test_waiting_for_other_questions_is_no_overhead(in_virtual_time):
     async def scenario():
         coordinator = Agents().coordinator
@@ -337,6 +374,44 @@ def test_a_full_agent_refuses_the_question(in_virtual_time, name):
     in_virtual_time(scenario)
 
 
+def test_nothing_is_searched_for_while_reasoning_has_lost_its_slots():
+    gate, searched, reasoned = threading.Event(), [], []
+
+    def search(_):
+        searched.append(1)
+        return FOUND
+
+    def reason(_):
+        reasoned.append(1)
+        gate.wait(20)
+        return "because"
+
+    async def scenario():
+        plenty = AgentConfig(max_concurrent=2, queue_size=9, timeout=60.0)
+        one = AgentConfig(max_concurrent=1, queue_size=9, timeout=60.0)
+        reasoning = Agent("prefrontal_cortex", one, InThreads(one_by_one(reason), "reasoning"))
+        async with Coordinator(
+            Agent("hippocampus", plenty, InThreads(one_by_one(search), "memory")),
+            Agent("amygdala", plenty, InThreads(one_by_one(len), "amygdala")),
+            reasoning,
+        ) as coordinator:
+            for lost in (1, 2):
+                asking = asyncio.create_task(coordinator.ask("why?"))
+                async with asyncio.timeout(20):
+                    while len(reasoned) < lost:
+                        await asyncio.sleep(0.001)
+                asking.cancel()
+                await asyncio.wait([asking])
+                assert reasoning.stats().abandoned == lost
+            with pytest.raises(QueueFullError, match="2 pieces of work were given up and do not end"):
+                await coordinator.ask("why?")
+            assert len(searched) == 2
+            assert reasoning.stats().rejected == 1
+            gate.set()
+
+    asyncio.run(scenario())
+
+
 def test_emotion_is_not_waited_for_once_memory_has_failed(in_virtual_time):
     async def scenario():
         agents = Agents(timeout=60, hippocampus=DataError("unreadable"), amygdala="hangs")
@@ -392,6 +467,45 @@ def test_closing_lets_questions_finish_and_refuses_new_ones(in_virtual_time):
     in_virtual_time(scenario)
 
 
+@pytest.mark.parametrize("while_", ["a question is under way", "an agent's work does not end"])
+def test_a_cancelled_close_of_the_coordinator_leaves_no_thread_behind(while_):
+    gate, begun = threading.Event(), threading.Event()
+
+    def wait(_):
+        begun.set()
+        gate.wait(20)
+        return FOUND
+
+    def threads():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("closing-")]
+
+    async def scenario():
+        limits = AgentConfig(max_concurrent=1, queue_size=1, timeout=60.0)
+        agents = [
+            Agent(name, limits, InThreads(one_by_one(wait), "closing"))
+            for name in ("hippocampus", "amygdala", "prefrontal_cortex")
+        ]
+        coordinator = Coordinator(*agents)
+        if while_ == "a question is under way":
+            asking = asyncio.create_task(coordinator.ask("why?"))
+        else:
+            asking = agents[2].submit("another's")
+        await asyncio.to_thread(begun.wait, 20)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await coordinator.close()
+        gate.set()
+        await asyncio.wait([asking])
+        for agent in agents:
+            with pytest.raises(ClosedError):
+                agent.submit("too late")
+        async with asyncio.timeout(20):
+            while threads():
+                await asyncio.sleep(0.001)
+
+    asyncio.run(scenario())
+
+
 # --- a real engine, in real threads --------------------------------------------------------------------
 
 
@@ -420,6 +534,17 @@ def test_the_hippocampus_ingests_and_searches_an_engine(engine):
                 return_exceptions=True,
             )
             assert [type(outcome) for outcome in outcomes] == [DataError, DataError, Retrieval]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_coordinator_ingests_is_there_to_answer_from(engine):
+    async def scenario():
+        async with engine.coordinator() as coordinator:
+            await coordinator.ingest([Document("sea", "The sea is salt.")])
+            assert (await coordinator.ask("Is the sea salt?")).answer.citations == ("sea",)
+            with pytest.raises(DataError, match="id and text must not be empty"):
+                await coordinator.ingest([Document("", "no id")])
 
     asyncio.run(scenario())
 

@@ -9,9 +9,10 @@ from itertools import islice
 
 import pytest
 
-from brein import Document, Engine, EngineConfig
+from brein import Document, Engine, EngineConfig, embedding
 from brein.agents.models import MODELS
-from brein.errors import ClosedError, QueueFullError
+from brein.embedding.hashing import HashingEmbedder, WordTokenizer
+from brein.errors import ClosedError, ConfigError, QueueFullError
 from brein.memory import held
 
 DOCUMENTS = [
@@ -65,6 +66,56 @@ def test_without_a_language_model_the_answer_says_who_wrote_it_and_who_should_ha
     assert answer.model == "extractive"
     assert answer.wanted in MODELS
     assert f"{answer.wanted} is not available, nor is another language model" in answer.notes[0]
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """The texts that the models of engines embed, in order."""
+    texts = []
+
+    class Noting(HashingEmbedder):
+        def embed(self, some):
+            texts.extend(some)
+            return super().embed(some)
+
+    monkeypatch.setitem(embedding.EMBEDDERS, "hashing", (Noting, WordTokenizer))
+    return texts
+
+
+def test_of_a_question_after_warming_up_its_text_is_embedded_once_and_then_sentences_alone(embedded):
+    with opened() as engine:
+        engine.warm_up()
+        del embedded[:]
+        engine.ask(QUESTION)
+        assert embedded[0] == QUESTION
+        assert all(any(text in document.text for document in DOCUMENTS) for text in embedded[1:])
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_questions_that_are_felt_together_are_embedded_for_memory_too(embedded, batch):
+    async def scenario(questions):
+        async with engine.coordinator() as coordinator:
+            await asyncio.gather(*map(coordinator.ask, questions))
+
+    questions = [f"Where does the train number {n} leave from?" for n in range(20)]
+    agents = {"hippocampus": {"max_concurrent": 1}, "amygdala": {"max_concurrent": 1, "batch_size": batch}}
+    with opened(agents=agents) as engine:
+        engine.warm_up()
+        del embedded[:]
+        asyncio.run(scenario(questions))
+    # The two may come to a question at the same time.
+    assert Counter(embedded)[questions[-1]] == 1
+    assert sum(Counter(embedded)[question] for question in questions) < 1.5 * len(questions)
+
+
+def test_an_engine_that_is_not_asked_warms_up_without_the_key_of_its_language_model(monkeypatch):
+    monkeypatch.delenv("LAB_KEY", raising=False)
+    model = {"kind": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "key_variable": "LAB_KEY"}
+    with opened(generation={"models": {"phi-3.1-mini": model}}) as engine:
+        engine.warm_up()
+        assert engine.search("violin")
+        with pytest.raises(ConfigError, match="LAB_KEY"):
+            engine.ask(QUESTION)
 
 
 def test_a_filter_leaves_only_documents_that_fulfil_it_to_answer_from(engine):

@@ -374,3 +374,28 @@ def test_searches_and_writes_from_many_threads_stay_consistent(engine):
         thread.join(timeout=60)
     assert not errors
     assert len(engine) == 60
+
+
+def test_a_text_is_embedded_while_documents_are_written(tmp_path, monkeypatch):
+    writing, embedded = threading.Event(), threading.Event()
+    with Engine.open(config_of(tmp_path / "engine")) as engine:
+        add = engine._index.add
+
+        def add_once_embedded(*arguments):
+            writing.set()
+            assert embedded.wait(20)
+            add(*arguments)
+
+        monkeypatch.setattr(engine._index, "add", add_once_embedded)
+        ingesting = threading.Thread(target=engine.ingest, args=(DOCUMENTS,))
+        ingesting.start()
+        assert writing.wait(20)
+        embedding = threading.Thread(target=engine._queries.embed_query, args=("a text",))
+        embedding.start()
+        embedding.join(5)
+        in_time = not embedding.is_alive()
+        embedded.set()
+        ingesting.join(20)
+        embedding.join(20)
+        assert in_time
+        assert len(engine) == len(DOCUMENTS)

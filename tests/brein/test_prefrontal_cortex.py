@@ -15,7 +15,7 @@ from brein.agents.models import MODELS, Selection, select_optimal_model
 from brein.agents.prefrontal_cortex import PrefrontalCortex
 from brein.embedding.hashing import HashingConfig, HashingEmbedder
 from brein.errors import DataError
-from brein.records import Hit
+from brein.records import Emotion, Hit
 
 TINY, PHI, LLAMA = MODELS
 QUESTION = "How many strings has a violin?"
@@ -29,7 +29,8 @@ class Fixed(Generator):
         super().__init__(name)
         self._generated = Generated(text, citations, name, notes=notes)
 
-    def _write(self, question, evidence, max_tokens, remaining):
+    def _write(self, question, evidence, max_tokens, remaining, feeling):
+        self.feeling = feeling
         return self._generated
 
 
@@ -140,11 +141,24 @@ def test_the_agent_answers_the_requests_of_a_batch_and_one_that_fails_fails_alon
     assert [type(outcome) for outcome in outcomes[2:]] == [DataError, DataError]
 
 
+def test_a_model_hears_how_the_question_feels_where_amygdala_told_it():
+    async def scenario():
+        config = AgentConfig(max_concurrent=1, queue_size=1, timeout=60.0)
+        async with open_prefrontal_cortex(PrefrontalCortex({PHI: model}), config) as agent:
+            for emotion in (Emotion(-0.6, 0.2, "sad"), None):
+                await agent.submit(Evidence(QUESTION, tuple(EVIDENCE), emotion, 0.5))
+                heard.append(model.feeling)
+
+    model, heard = Fixed(PHI), []
+    asyncio.run(scenario())
+    assert heard == ["sad", None]
+
+
 def test_a_model_is_told_when_nobody_waits_for_its_answer_any_more():
     begun, ended = Event(), Event()
 
     class Watching(Fixed):
-        def _write(self, question, evidence, max_tokens, remaining):
+        def _write(self, question, evidence, max_tokens, remaining, feeling):
             begun.set()
             while remaining() > 0:
                 time.sleep(0.001)

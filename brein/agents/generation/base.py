@@ -56,12 +56,14 @@ class Generator(ABC):
         evidence: Sequence[Hit],
         max_tokens: int = 256,
         remaining: Callable[[], float] = for_ever,
+        feeling: str | None = None,
     ) -> Generated:
         """Answer `question` from `evidence`, best first, in at most `max_tokens` tokens.
 
         Of the evidence, the first `MAX_EVIDENCE` documents are read, and of each the first `MAX_DOCUMENT`
         characters. Without documents the text is `NO_ANSWER`. `remaining` says how many seconds the answer is
-        waited for; it is asked now and then, and once it says 0 the work ends as soon as it can.
+        waited for; it is asked now and then, and once it says 0 the work ends as soon as it can. `feeling` is
+        the label of the question's emotion, None where it is not known: a language model is told.
 
         Raises:
             DataError: the question is blank, too long or no text, the evidence are no hits, or `max_tokens`
@@ -76,11 +78,16 @@ class Generator(ABC):
         documents = [_checked(hit) for hit in evidence[:MAX_EVIDENCE]]
         if not documents:
             return Generated(NO_ANSWER, (), self.name)
-        return self._write(question, documents, max_tokens, remaining)
+        return self._write(question, documents, max_tokens, remaining, feeling)
 
     @abstractmethod
     def _write(
-        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        max_tokens: int,
+        remaining: Callable[[], float],
+        feeling: str | None,
     ) -> Generated:
         """Answer from at least one document; every text is checked and readable."""
 

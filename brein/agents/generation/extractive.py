@@ -62,7 +62,12 @@ class ExtractiveGenerator(Generator):
         self._embedder = embedder
 
     def _write(
-        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        max_tokens: int,
+        remaining: Callable[[], float],
+        feeling: str | None,
     ) -> Generated:
         candidates = _candidates(question, evidence, _EMBEDDED * self._config.max_sentences)
         if remaining() <= 0:
@@ -82,10 +87,10 @@ class ExtractiveGenerator(Generator):
         """The sentences to take, best first; none where none is relevant enough."""
         if not candidates:
             return []
-        embedded = self._embedder.embed([question, *(sentence.text for sentence in candidates)])
-        vectors = embedded[1:]
+        asked = self._embedder.embed_queries([question])[0]  # the retrieval has just asked for it
+        vectors = self._embedder.embed([sentence.text for sentence in candidates])
         covered = np.array([sentence.covered for sentence in candidates], dtype=np.float32)
-        relevance = (vectors @ embedded[0] + covered) / 2
+        relevance = (vectors @ asked + covered) / 2
         if relevance.max() < self._config.min_relevance:
             return []
         taken: list[int] = []

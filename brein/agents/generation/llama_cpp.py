@@ -52,7 +52,12 @@ class LlamaCppGenerator(Generator):
         self._model: Any = None
 
     def _write(
-        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        max_tokens: int,
+        remaining: Callable[[], float],
+        feeling: str | None,
     ) -> Generated:
         deadline = self._clock() + self._config.timeout
         if not self._lock.acquire(timeout=min(self._config.timeout, remaining())):
@@ -63,7 +68,7 @@ class LlamaCppGenerator(Generator):
             if self._model is None:
                 self._model = self._load()
                 deadline = self._clock() + self._config.timeout
-            asked = prompt.write(question, evidence, self._config.max_evidence)
+            asked = prompt.write(question, evidence, self._config.max_evidence, feeling)
             pieces, cut = self._complete(asked.messages, max_tokens, deadline, remaining)
         finally:
             self._lock.release()

@@ -84,9 +84,14 @@ class OpenAIGenerator(Generator):
         self._tls = ssl.create_default_context()  # takes longer to make than all else that a call needs
 
     def _write(
-        self, question: str, evidence: Sequence[Hit], max_tokens: int, remaining: Callable[[], float]
+        self,
+        question: str,
+        evidence: Sequence[Hit],
+        max_tokens: int,
+        remaining: Callable[[], float],
+        feeling: str | None,
     ) -> Generated:
-        asked = prompt.write(question, evidence, self._config.max_evidence)
+        asked = prompt.write(question, evidence, self._config.max_evidence, feeling)
         body = self._ask(asked.messages, max_tokens, remaining)
         try:
             reply = _Reply.model_validate_json(body)
@@ -111,7 +116,8 @@ class OpenAIGenerator(Generator):
         timeout = f"timeout = {self._config.timeout:g} s"
         try:
             # A loop of its own for each call, because the client's timeouts bound every read, not the whole.
-            return asyncio.run(self._completion(messages, max_tokens, remaining))
+            with asyncio.Runner(loop_factory=_Loop) as runner:
+                return runner.run(self._completion(messages, max_tokens, remaining))
         except (TimeoutError, openai.APITimeoutError):
             raise GenerationTimeoutError(
                 f"{self._where} did not answer within {timeout}; raise it, or ask a smaller model"
@@ -121,6 +127,8 @@ class OpenAIGenerator(Generator):
             raise GenerationError(f"{self._where} does not answer: {self._told(error)}; {remedy}") from None
         except openai.OpenAIError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, GenerationError):
+                raise cause from None
             raise GenerationError(
                 f"{self._where} cannot be reached: {self._told(cause)}; see that it runs, or change base_url"
             ) from None
@@ -129,6 +137,8 @@ class OpenAIGenerator(Generator):
         self, messages: Sequence[dict[str, str]], max_tokens: int, remaining: Callable[[], float]
     ) -> bytes:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        from brein.agents.generation.bounded import bounded
 
         config = self._config
         # The types of the client's own dictionaries say no more than ours.
@@ -140,7 +150,9 @@ class OpenAIGenerator(Generator):
                 api_key=self._key or "none",  # the client insists on one
                 max_retries=config.max_retries,
                 timeout=config.timeout,
-                http_client=DefaultAsyncHttpxClient(verify=self._tls),
+                http_client=DefaultAsyncHttpxClient(
+                    verify=self._tls, event_hooks={"response": [bounded(self._where)]}
+                ),
             ) as client,
         ):
             watching = asyncio.create_task(_end_when_unwanted(limit, remaining))
@@ -163,6 +175,11 @@ class OpenAIGenerator(Generator):
         text = str(error).replace(self._key, "…") if self._key else str(error)
         lines = text.splitlines()
         return lines[0][:200] if lines else type(error).__name__
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    async def shutdown_default_executor(self, *_: Any) -> None:
+        """Leave looking up a name to its thread, which nothing interrupts and nobody waits for any more."""
 
 
 async def _end_when_unwanted(limit: asyncio.Timeout, remaining: Callable[[], float]) -> None:
