@@ -29,7 +29,8 @@ from brein import EngineConfig
 METRICS: tuple[str, ...] = ("agents.capacity", "agents.load", "agents.utilisation", "agents.sustained_rate")
 LEAD_IN = 0.25  # of `seconds`: goes by before a load is measured, so that queues are as they will be
 _KEPT = 0.95  # share of the questions: where so many are answered within the objective, p95 keeps it
-_LATE = 0.05  # of the median latency: a generator that is later than that shows in the figures
+_LATE = 0.05  # of the latency: a generator that is later than that shows in the figures
+_QUANTILES = {0.5: "medians", 0.95: "95th percentiles"}  # of both, which are compared
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Offered:
         return f"{self.load:.0%}"
 
     def within(self, objective: float) -> float:
-        """Share of the questions that were answered in `objective` seconds."""
-        kept = [one.response is not None and one.ended - one.intended <= objective for one in self.asked]
+        """Share of the questions that were answered, with nothing lacking, in `objective` seconds."""
+        kept = [one.outcome == "answered" and one.ended - one.intended <= objective for one in self.asked]
         return sum(kept) / len(kept)
 
 
@@ -154,8 +155,8 @@ class Loads:
 
 
 def _answers(asked: Sequence[Asked], seconds: float) -> int:
-    """Answers given in the measured `seconds`."""
-    return sum(one.response is not None and 0 <= one.ended < seconds for one in asked)
+    """Answers given in the measured `seconds` that lack nothing."""
+    return sum(one.outcome == "answered" and 0 <= one.ended < seconds for one in asked)
 
 
 def samples(offered: Offered, objective: float) -> list[Samples]:
@@ -167,8 +168,8 @@ def samples(offered: Offered, objective: float) -> list[Samples]:
     }
     for one in offered.asked:
         requests.add(one.ended - one.intended, one.intended, outcome=one.outcome)
-        if one.response:
-            for agent, times in one.response.trace.agents.items():
+        if one.trace:
+            for agent, times in one.trace.agents.items():
                 waits[agent].add(times.queue_wait, one.intended)
     answers.add(offered.seconds, items=offered.answers)
     busy = [
@@ -191,15 +192,29 @@ def sustained(offered: Sequence[Offered], capacity: float, objective: float) -> 
 
 
 def doubt(offered: Offered) -> str:
-    """Why not to believe a load's latencies: questions were asked late, or failed; empty where nothing is."""
+    """Why not to believe a load's figures; empty where nothing is.
+
+    Questions were asked late, or failed, or their answers lack a part.
+    """
     found = []
-    late = [one.sent - one.intended for one in offered.asked]
-    answered = [one.ended - one.intended for one in offered.asked if one.response]
-    if answered and np.median(late) > _LATE * np.median(answered):
+    answered = [one for one in offered.asked if one.trace]
+    if late := _late(offered.asked, answered):
         found.append(
-            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, by the "
-            "medians"
+            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, by the {late}"
         )
     if failed := [one.problem for one in offered.asked if one.outcome == "failed"]:
         found.append(f"{len(failed):,} questions failed, the first: {failed[0]}")
+    if lacking := [one.problem for one in answered if one.outcome == "degraded"]:
+        share = len(lacking) / len(answered)
+        found.append(f"{share:.0%} of the answers were degraded, the first: {lacking[0]}")
     return "; ".join(found)
+
+
+def _late(asked: Sequence[Asked], answered: Sequence[Asked]) -> str:
+    """By which quantiles questions were asked late; empty where by none."""
+    if not answered:
+        return ""
+    late = np.quantile([one.sent - one.intended for one in asked], list(_QUANTILES))
+    latency = np.quantile([one.ended - one.intended for one in answered], list(_QUANTILES))
+    named = zip(_QUANTILES.values(), late > _LATE * latency, strict=True)
+    return " and the ".join(name for name, is_late in named if is_late)
