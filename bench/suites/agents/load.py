@@ -200,7 +200,8 @@ def doubt(offered: Offered) -> str:
     answered = [one for one in offered.asked if one.trace]
     if late := _late(offered.asked, answered):
         found.append(
-            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, by the {late}"
+            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, "
+            f"by the {late}"
         )
     if failed := [one.problem for one in offered.asked if one.outcome == "failed"]:
         found.append(f"{len(failed):,} questions failed, the first: {failed[0]}")
