@@ -99,6 +99,11 @@ _TABLES = {
         "agents.load.degraded_rate": "answers degraded",
         "agents.load.busiest": "busiest agent",
     },
+    "Agents under load, what coordinating them costs": {
+        "agents.load.hop_latency.mean": "hop, mean",
+        "agents.load.hop_latency.p95": "hop, p95",
+        "agents.load.coordination_overhead": "overhead",
+    },
     "Each agent under load": {
         "agents.load.utilisation": "utilisation",
         "agents.load.queue_wait.mean": "wait, mean",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.errors import MeasurementError
 from bench.suites.agents import generator
 from bench.suites.agents.generator import Asked
-from bench.suites.agents.load import LEAD_IN, Loads, Offered, doubt, samples, sustained
+from bench.suites.agents.load import LEAD_IN, Loads, Offered, doubt, doubts, samples, sustained
 from brein.agents import Agent, AgentConfig, AgentsConfig, Coordinator, OnLoop, Trace
 from brein.errors import DataError
 from brein.records import Analysis, Complexity, Retrieval
@@ -22,7 +22,7 @@ FOUND = Retrieval(
 QUESTIONS = [f"question {n}" for n in range(7)]
 
 
-def agents(slots=1, queue=10, seconds=1.0, timeout=1000.0, problem=None, mood="calm"):
+def agents(slots=1, queue=10, seconds=1.0, timeout=1000.0, problem=None, *, mood="calm"):
     """Agents of which only reasoning takes time; it does one question after another in each slot."""
     clock = asyncio.get_running_loop().time
 
@@ -299,6 +299,23 @@ def test_a_question_without_an_answer_keeps_no_objective():
     assert values(sustained([two], 20.0, 0.45)) == [0.0, 0.0]
 
 
+def test_hops_and_overhead_of_a_load_are_those_of_its_answers(in_virtual_time):
+    async def scenario():
+        async with agents(queue=1) as coordinator:
+            asked = await generator.open_loop(coordinator.ask, iter(QUESTIONS), [0.0, 0.1, 0.2], begin=0.0)
+        made = samples(Offered(1.5, 10.0, asked, 2, dict.fromkeys(coordinator.stats(), 0.5)), 5.0)
+        assert [one.outcome for one in asked] == ["answered", "answered", "rejected"]
+        for series, each in (("agents.load.hop", 3), ("agents.load.overhead", 1)):
+            rows = [row for one in made for row in one.rows if row["series"] == series]
+            assert len(rows) == 2 * each
+            assert {row["labels"] for row in rows} == {'{"load": "150%"}'}
+            assert all(row["value"] == pytest.approx(0, abs=1e-6) for row in rows), (
+                "virtual agents cost nothing"
+            )
+
+    in_virtual_time(scenario)
+
+
 def test_a_degraded_answer_keeps_no_objective_and_is_none_that_counts():
     lacking = [*asked(0.4), *asked(0.4, outcome="degraded")]
     assert Offered(0.5, 10.0, lacking, 1, {}).within(0.45) == 0.5
@@ -307,14 +324,29 @@ def test_a_degraded_answer_keeps_no_objective_and_is_none_that_counts():
     )
 
 
+def test_a_doubt_of_a_load_is_one_of_all_that_is_made_of_its_questions():
+    good, bad = Offered(0.5, 10.0, asked(0.4, 0.4), 2, {}), Offered(0.9, 10.0, asked(0.4, late=0.1), 2, {})
+    why = doubt(bad)
+    cast = doubts([good, bad], 0.45)
+    assert why
+    for series in ("", ".answers", ".within_objective", ".hop", ".overhead"):
+        assert cast.pop(f"agents.load{series} 90%") == why
+    assert cast == dict.fromkeys(["agents.utilisation", "agents.sustained_rate"], f"at 90%: {why}")
+
+
+def test_a_doubted_load_beyond_the_one_that_keeps_the_objective_says_nothing_of_it():
+    good, bad = Offered(0.5, 10.0, asked(0.4, 0.4), 2, {}), Offered(0.9, 10.0, asked(9.0, late=1.0), 2, {})
+    assert doubt(bad)
+    assert {name.split()[-1] for name in doubts([good, bad], 0.45)} == {"90%"}
+    assert doubts([good], 0.45) == {}
+
+
 def test_answers_that_lack_a_part_make_no_capacity(in_virtual_time):
     async def scenario():
         async with agents(mood=DataError("no mood")) as coordinator:
             offering = loads(coordinator, seconds=10.0)
             one = await offering.offer(0.5, capacity=1.0)
-            with pytest.raises(
-                MeasurementError, match="the first: amygdala gave nothing: DataError: no mood"
-            ):
+            with pytest.raises(MeasurementError, match="the first: amygdala gave nothing"):
                 await offering.saturate(clients=2)
         assert {each.outcome for each in one.asked} == {"degraded"}
         assert one.answers == 0

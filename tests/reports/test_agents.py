@@ -58,6 +58,8 @@ def _process(repeat: int, random: np.random.Generator) -> list[dict[str, object]
             ended = "rejected" if n < lost else "answered"
             value = latency * float(random.lognormal(0, 0.3)) if n >= lost else 1e-4
             rows.append(_row("agents.load", about, repeat, value, outcome=ended))
+        rows += [_row("agents.load.hop", about, repeat, 6e-5 + 1e-6 * repeat)] * REQUESTS
+        rows.append(_row("agents.load.overhead", about, repeat, 0.003 + 1e-4 * repeat))
         rows.append(_row("agents.load.busiest", about, repeat, busy))
         rows.append(_row("agents.load.within_objective", about, repeat, float(latency < 0.45)))
         rows += [
@@ -138,6 +140,15 @@ def test_one_client_has_a_row_for_each_agent_and_one_for_all_hops(loaded: RunRec
     cells = dict(zip(table.columns, dict(table.rows)["amygdala"], strict=True))
     assert cells["work, mean"].startswith("7.")
     assert "ms" in cells["work, mean"]
+
+
+def test_what_coordination_costs_is_told_of_each_load(loaded: RunRecord) -> None:
+    table = next(t for t in tables.tables(loaded) if t.title.endswith("what coordinating them costs"))
+    assert [label for label, _ in table.rows] == [f"load {load}" for load in MEASURED]
+    mean, p95, overhead = dict(table.rows)["load 90%"]
+    assert "µs" in mean
+    assert "µs" in p95
+    assert "%" in overhead
 
 
 def test_labels_that_are_no_load_are_not_drawn(loaded: RunRecord) -> None:

@@ -28,7 +28,15 @@ from brein import EngineConfig
 
 METRICS: tuple[str, ...] = ("agents.capacity", "agents.load", "agents.utilisation", "agents.sustained_rate")
 LEAD_IN = 0.25  # of `seconds`: goes by before a load is measured, so that queues are as they will be
-_KEPT = 0.95  # share of the questions: where so many are answered within the objective, p95 keeps it
+_SHARE = 0.95  # share of the questions: where so many are answered within the objective, p95 keeps it
+_OF_QUESTIONS = (
+    "agents.load",
+    "agents.load.answers",
+    "agents.load.within_objective",
+    "agents.load.hop",
+    "agents.load.overhead",
+)  # series of a load
+_OF_KEPT = ("agents.utilisation", "agents.sustained_rate")  # series of the loads that keep the objective
 _LATE = 0.05  # of the latency: a generator that is later than that shows in the figures
 _QUANTILES = {0.5: "medians", 0.95: "95th percentiles"}  # of both, which are compared
 
@@ -97,7 +105,7 @@ def ask_under_load(argument: dict[str, Any]) -> Measurement:
         found,
         *(series for one in offered for series in samples(one, settings["objective_p95"])),
         *sustained(offered, capacity, settings["objective_p95"]),
-        doubts={f"agents.load {one.label}": why for one in offered if (why := doubt(one))},
+        doubts=doubts(offered, settings["objective_p95"]),
     )
 
 
@@ -163,6 +171,7 @@ def samples(offered: Offered, objective: float) -> list[Samples]:
     """A load as samples: its questions, its answers, and its agents."""
     label = offered.label
     requests, answers = Samples("agents.load", load=label), Samples("agents.load.answers", load=label)
+    hops, overhead = Samples("agents.load.hop", load=label), Samples("agents.load.overhead", load=label)
     waits = {
         agent: Samples("agents.load.queue_wait", agent=agent, load=label) for agent in offered.utilisation
     }
@@ -171,6 +180,9 @@ def samples(offered: Offered, objective: float) -> list[Samples]:
         if one.trace:
             for agent, times in one.trace.agents.items():
                 waits[agent].add(times.queue_wait, one.intended)
+            for seconds in one.trace.hop_latency.values():
+                hops.add(seconds, one.intended)
+            overhead.add(one.trace.coordination_overhead, one.intended)
     answers.add(offered.seconds, items=offered.answers)
     busy = [
         Samples.of(share, "agents.load.utilisation", agent=agent, load=label)
@@ -178,17 +190,34 @@ def samples(offered: Offered, objective: float) -> list[Samples]:
     ]
     busiest = Samples.of(max(offered.utilisation.values()), "agents.load.busiest", load=label)
     kept = Samples.of(offered.within(objective), "agents.load.within_objective", load=label)
-    return [requests, answers, kept, *busy, busiest, *waits.values()]
+    return [requests, answers, kept, hops, overhead, *busy, busiest, *waits.values()]
 
 
 def sustained(offered: Sequence[Offered], capacity: float, objective: float) -> list[Samples]:
     """The highest load up to which all keep the objective, and the busiest agent's utilisation there."""
-    kept = list(takewhile(lambda one: one.within(objective) >= _KEPT, offered))
+    kept = _kept(offered, objective)
     busiest = max(kept[-1].utilisation.values()) if kept else 0.0
     return [
         Samples.of(busiest, "agents.utilisation"),
         Samples.of(kept[-1].load * capacity if kept else 0.0, "agents.sustained_rate"),
     ]
+
+
+def _kept(offered: Sequence[Offered], objective: float) -> list[Offered]:
+    """The loads, lowest first, before the first that breaks the objective."""
+    return list(takewhile(lambda one: one.within(objective) >= _SHARE, offered))
+
+
+def doubts(offered: Sequence[Offered], objective: float) -> dict[str, str]:
+    """Why not to believe what was made of a load's questions, and of the loads that keep the objective.
+
+    The agents' own figures stand whatever became of the questions.
+    """
+    cast = {one.label: why for one in offered if (why := doubt(one))}
+    found = {f"{series} {load}": why for load, why in cast.items() for series in _OF_QUESTIONS}
+    labels = [one.label for one in _kept(offered, objective)]
+    kept = [f"at {load}: {cast[load]}" for load in labels if load in cast]
+    return found | (dict.fromkeys(_OF_KEPT, "; ".join(kept)) if kept else {})
 
 
 def doubt(offered: Offered) -> str:
