@@ -36,9 +36,11 @@ def check(experiment: Experiment) -> None:
 
 def artifacts(experiment: Experiment) -> list[Artifact]:
     """What `plan` makes, known without making it."""
-    if experiment.lacks_gpu():
+    dataset, wanted = experiment.text("query"), experiment.config.suite.query.parts
+    is_judged = any(dataset.judgements.get(query.id) for query in dataset.queries)
+    searching = {*passes.PARTS, *(["ablation"] if is_judged else [])}
+    if experiment.lacks_gpu() or searching.isdisjoint(wanted):
         return []
-    dataset = experiment.text("query")
     return [
         embeddings.text_artifact(dataset, experiment.config.embedding),
         ingested.artifact(experiment, dataset),
