@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION: Literal[1] = 1
+_NULLABLE = ("string", "boolean", "Float64")  # kinds of columns
 SCHEMA_FILE = Path(__file__).parent / "record.schema.json"
 
 
@@ -130,7 +131,7 @@ def write(record: RunRecord, samples: pd.DataFrame, folder: Path) -> None:
 
 
 def read(folder: Path) -> tuple[RunRecord, pd.DataFrame]:
-    """Read a run's record and samples.
+    """Read a run's record and samples; a column that did not exist when they were written is null.
 
     Raises:
         UsageError: the folder holds no run, or one of another schema version.
@@ -139,13 +140,15 @@ def read(folder: Path) -> tuple[RunRecord, pd.DataFrame]:
 
     try:
         record = RunRecord.model_validate_json((folder / "record.json").read_bytes())
-        return record, pd.read_parquet(folder / "samples.parquet")
+        samples = pd.read_parquet(folder / "samples.parquet")
     except ValidationError as error:
         raise UsageError(
             f"{folder / 'record.json'}: {explain(error)}; expected schema {SCHEMA_VERSION}"
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} holds no readable run: {error}") from None
+    kinds = {name: kind for name, kind in COLUMNS.items() if name in samples or kind in _NULLABLE}
+    return record, samples.reindex(columns=list(kinds)).astype(kinds)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

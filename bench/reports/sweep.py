@@ -74,12 +74,20 @@ def headline(sweep: Sweep) -> str:
     if sweep.choice:
         return _chosen(sweep, sweep.choice)
     if not sweep.frontiers:
-        return f"{_cells(sweep)} measured; recall was not, so there is no frontier."
+        return _without_frontier(sweep)
     axes, best = list(sweep.frontiers.items())[-1]
     valid = sum(point.valid for point in sweep.compared)
     verb = "is" if len(best) == 1 else "are"
     of = answer.count(valid, "configuration")
     return f"{len(best)} of {of} {verb} on the frontier of {_list(sweep, axes)}."
+
+
+def _without_frontier(sweep: Sweep) -> str:
+    suites = dict.fromkeys(metric.name.partition(".")[0] for r in sweep.records for metric in r.metrics)
+    if not suites or suites.keys() & AXES.keys():
+        return f"{_cells(sweep)} measured; recall was not, so there is no frontier."
+    named = f"the suite{'s' * (len(suites) > 1)} {' and '.join(suites)}"
+    return f"{_cells(sweep)} compared side by side, by the figures of {named}; without recall, no frontier."
 
 
 def _chosen(sweep: Sweep, choice: Choice) -> str:

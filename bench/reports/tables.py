@@ -85,6 +85,11 @@ _TABLES = {
         "agents.service_time.mean": "work, mean",
         "agents.queue_wait.mean": "wait, mean",
     },
+    "Agents, at most and within the objective": {
+        "agents.capacity": "capacity",
+        "agents.sustained_rate": "highest load in the objective",
+        "agents.utilisation": "busiest agent there",
+    },
     "Agents under load, from the intended start": {
         "agents.load.latency.mean": "mean latency",
         "agents.load.latency.p50": "p50",
@@ -98,6 +103,11 @@ _TABLES = {
         "agents.load.failure_rate": "failed",
         "agents.load.degraded_rate": "answers degraded",
         "agents.load.busiest": "busiest agent",
+    },
+    "Agents under load, what coordinating them costs": {
+        "agents.load.hop_latency.mean": "hop, mean",
+        "agents.load.hop_latency.p95": "hop, p95",
+        "agents.load.coordination_overhead": "overhead",
     },
     "Each agent under load": {
         "agents.load.utilisation": "utilisation",
@@ -121,7 +131,7 @@ _NOTES = {
     BATCHING_GAIN: "The rate in shared calls over that alone, of the same queries in one process: above "
     f"1{units.RATIO} sharing is faster.",
 }
-_ALL = "all"  # the label of what has none: a total
+ALL = "all"  # the label of what has none: a total
 # The peers suite's tables: a row for each participant, at these recalls its p50 and that over the engine's.
 _PEERS = {
     "vectors": "Beside peers, vectors in, rows out: p50 at a recall@10 of so much, and over the engine's",
@@ -192,9 +202,9 @@ def _table(title: str, names: dict[str, str], record: RunRecord) -> Table:
     cells: dict[str, dict[str, str]] = {}
     for metric in sorted(record.metrics, key=_clients):
         if metric.name in names:
-            cells.setdefault(_label(metric), {})[metric.name] = _cell(metric)
+            cells.setdefault(_label(metric), {})[metric.name] = cell(metric)
     there = [name for name in names if any(name in row for row in cells.values())]
-    totals_last = sorted(cells.items(), key=lambda item: item[0] == _ALL)
+    totals_last = sorted(cells.items(), key=lambda item: item[0] == ALL)
     rows = [(label, [row.get(name, "") for name in there]) for label, row in totals_last]
     return Table(title, [names[name] for name in there], rows, _NOTES.get(title, ""))
 
@@ -206,10 +216,11 @@ def _clients(metric: Measured) -> tuple[int, str]:
 
 
 def _label(metric: Measured) -> str:
-    return answer.printable(answer.described(metric.labels)) or _ALL
+    return answer.printable(answer.described(metric.labels)) or ALL
 
 
-def _cell(metric: Measured) -> str:
+def cell(metric: Measured) -> str:
+    """What was measured, with its interval where that says something, or why there is no figure."""
     if metric.value is None:
         return "not all answered" if NO_ANSWER in (metric.reason or "") else "too few samples"
     counted = metric.ci_low == metric.ci_high  # an interval of no width says nothing

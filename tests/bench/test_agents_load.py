@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bench.errors import MeasurementError
 from bench.suites.agents import generator
 from bench.suites.agents.generator import Asked
-from bench.suites.agents.load import LEAD_IN, Loads, Offered, doubt, samples, sustained
-from brein.agents import Agent, AgentConfig, AgentsConfig, Coordinator, OnLoop
+from bench.suites.agents.load import LEAD_IN, Loads, Offered, doubt, doubts, samples, sustained
+from brein.agents import Agent, AgentConfig, AgentsConfig, Coordinator, OnLoop, Trace
 from brein.errors import DataError
 from brein.records import Analysis, Complexity, Retrieval
 
@@ -22,7 +22,7 @@ FOUND = Retrieval(
 QUESTIONS = [f"question {n}" for n in range(7)]
 
 
-def agents(slots=1, queue=10, seconds=1.0, timeout=1000.0, problem=None):
+def agents(slots=1, queue=10, seconds=1.0, timeout=1000.0, problem=None, *, mood="calm"):
     """Agents of which only reasoning takes time; it does one question after another in each slot."""
     clock = asyncio.get_running_loop().time
 
@@ -37,7 +37,7 @@ def agents(slots=1, queue=10, seconds=1.0, timeout=1000.0, problem=None):
     reasoning = AgentConfig(max_concurrent=slots, queue_size=queue, timeout=timeout)
     return Coordinator(
         agent("hippocampus", 0, wide, FOUND),
-        agent("amygdala", 0, wide, "calm"),
+        agent("amygdala", 0, wide, mood),
         agent("prefrontal_cortex", seconds, reasoning, "because"),
         clock,
     )
@@ -50,7 +50,7 @@ def loads(coordinator, seconds=100.0):
 def asked(*latencies, outcome="answered", late=0.0):
     """Questions asked a second apart, answered after so many seconds, or None: not at all."""
     return [
-        Asked(n, n + late, n + latency, outcome, response="response")
+        Asked(n, n + late, n + latency, outcome, "trace", None if outcome == "answered" else "a problem")
         if latency is not None
         else Asked(n, n + late, n + 0.1, "failed" if outcome == "answered" else outcome, problem="a problem")
         for n, latency in enumerate(latencies)
@@ -154,7 +154,7 @@ def test_a_question_without_an_answer_says_what_became_of_it(in_virtual_time):
             async with agents(**changes) as coordinator:
                 begin = asyncio.get_running_loop().time()
                 done = await generator.open_loop(coordinator.ask, iter(QUESTIONS), times, begin)
-            return [(one.outcome, one.response is None) for one in done]
+            return [(one.outcome, one.trace is None) for one in done]
 
         assert await become([0.0], seconds=50.0, timeout=2.0) == [("timed out", True)]
         assert await become([0.0], problem=DataError("unreadable")) == [("failed", True)]
@@ -222,7 +222,7 @@ def test_a_single_server_has_the_capacity_and_the_utilisation_of_its_service_tim
             assert half.answers == pytest.approx(100, abs=3)
             assert all(one.intended >= 0 and one.ended - one.intended >= 1 - 1e-9 for one in half.asked)
             # M/D/1 (Pollaczek and Khinchine): a mean wait of ρ / (2 (1 − ρ)) services.
-            waits = [one.response.trace.prefrontal_cortex.queue_wait for one in half.asked]
+            waits = [one.trace.prefrontal_cortex.queue_wait for one in half.asked]
             assert np.mean(waits) == pytest.approx(0.5, abs=0.25)
             assert all(each.running == each.waiting == 0 for each in coordinator.stats().values())
 
@@ -239,7 +239,7 @@ def test_beyond_the_capacity_what_the_queue_has_no_room_for_is_rejected(in_virtu
         rejected = [one for one in double.asked if one.outcome == "rejected"]
         assert len(rejected) == pytest.approx(100, abs=12)
         assert all(one.ended == pytest.approx(one.intended) for one in rejected)
-        answered = [one.ended - one.intended for one in double.asked if one.response]
+        answered = [one.ended - one.intended for one in double.asked if one.trace]
         assert len(answered) + len(rejected) == 200
         assert max(answered) <= 11 + 1e-6
 
@@ -299,12 +299,79 @@ def test_a_question_without_an_answer_keeps_no_objective():
     assert values(sustained([two], 20.0, 0.45)) == [0.0, 0.0]
 
 
+def test_hops_and_overhead_of_a_load_are_those_of_its_answers(in_virtual_time):
+    async def scenario():
+        async with agents(queue=1) as coordinator:
+            asked = await generator.open_loop(coordinator.ask, iter(QUESTIONS), [0.0, 0.1, 0.2], begin=0.0)
+        made = samples(Offered(1.5, 10.0, asked, 2, dict.fromkeys(coordinator.stats(), 0.5)), 5.0)
+        assert [one.outcome for one in asked] == ["answered", "answered", "rejected"]
+        for series, each in (("agents.load.hop", 3), ("agents.load.overhead", 1)):
+            rows = [row for one in made for row in one.rows if row["series"] == series]
+            assert len(rows) == 2 * each
+            assert {row["labels"] for row in rows} == {'{"load": "150%"}'}
+            assert all(row["value"] == pytest.approx(0, abs=1e-6) for row in rows), (
+                "virtual agents cost nothing"
+            )
+
+    in_virtual_time(scenario)
+
+
+def test_a_degraded_answer_keeps_no_objective_and_is_none_that_counts():
+    lacking = [*asked(0.4), *asked(0.4, outcome="degraded")]
+    assert Offered(0.5, 10.0, lacking, 1, {}).within(0.45) == 0.5
+    assert (
+        doubt(Offered(0.5, 10.0, lacking, 1, {})) == "50% of the answers were degraded, the first: a problem"
+    )
+
+
+def test_a_doubt_of_a_load_is_one_of_all_that_is_made_of_its_questions():
+    good, bad = Offered(0.5, 10.0, asked(0.4, 0.4), 2, {}), Offered(0.9, 10.0, asked(0.4, late=0.1), 2, {})
+    why = doubt(bad)
+    cast = doubts([good, bad], 0.45)
+    assert why
+    for series in ("", ".answers", ".within_objective", ".hop", ".overhead"):
+        assert cast.pop(f"agents.load{series} 90%") == why
+    assert cast == dict.fromkeys(["agents.utilisation", "agents.sustained_rate"], f"at 90%: {why}")
+
+
+def test_a_doubted_load_beyond_the_one_that_keeps_the_objective_says_nothing_of_it():
+    good, bad = Offered(0.5, 10.0, asked(0.4, 0.4), 2, {}), Offered(0.9, 10.0, asked(9.0, late=1.0), 2, {})
+    assert doubt(bad)
+    assert {name.split()[-1] for name in doubts([good, bad], 0.45)} == {"90%"}
+    assert doubts([good], 0.45) == {}
+
+
+def test_answers_that_lack_a_part_make_no_capacity(in_virtual_time):
+    async def scenario():
+        async with agents(mood=DataError("no mood")) as coordinator:
+            offering = loads(coordinator, seconds=10.0)
+            one = await offering.offer(0.5, capacity=1.0)
+            with pytest.raises(MeasurementError, match="the first: amygdala gave nothing"):
+                await offering.saturate(clients=2)
+        assert {each.outcome for each in one.asked} == {"degraded"}
+        assert one.answers == 0
+        assert doubt(one).startswith("100% of the answers were degraded, the first: amygdala gave nothing")
+
+    in_virtual_time(scenario)
+
+
+def test_of_an_answer_only_what_it_says_of_times_is_kept(in_virtual_time):
+    async def scenario():
+        async with agents() as coordinator:
+            (one,) = await generator.open_loop(coordinator.ask, iter(QUESTIONS), [0.0], begin=0.0)
+        assert one[3:] == ("answered", one.trace, None)
+        assert isinstance(one.trace, Trace)
+
+    in_virtual_time(scenario)
+
+
 def test_a_late_generator_and_failed_questions_are_doubted():
     assert doubt(offered(0.5, 0.4, 0.4, 0.4)) == ""
     late = Offered(0.5, 10.0, asked(0.4, 0.4, 0.4, late=0.03), 5, {})
-    assert doubt(late) == (
-        "generator-limited: questions were asked late by over 5% of their latency, by the medians"
-    )
+    said = "generator-limited: questions were asked late by over 5% of their latency, by the "
+    assert doubt(late) == f"{said}medians and the 95th percentiles"
     assert doubt(Offered(0.5, 10.0, asked(0.4, late=0.01), 5, {})) == ""
+    stalled = [*asked(*[0.4] * 18), *asked(0.4, 0.4, late=0.3)]
+    assert doubt(Offered(0.5, 10.0, stalled, 5, {})) == f"{said}95th percentiles"
     assert doubt(offered(0.5, 0.4, None)) == "1 questions failed, the first: a problem"
     assert doubt(Offered(0.5, 10.0, asked(0.4, None, outcome="rejected"), 5, {})) == ""

@@ -6,10 +6,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from omegaconf import OmegaConf
 
 from bench import config
 from bench.errors import UsageError
 from bench.suites import SUITES
+from bench.sweeper import combine
 from brein.agents import AgentsConfig, GenerationConfig
 from brein.agents.models import MODELS
 from brein.cache import CacheConfig
@@ -18,6 +20,7 @@ from brein.index import INDEXES
 from brein.index.hnsw import HNSWConfig
 from brein.index.ivf import IVFFlatConfig
 from brein.index.pq import PQConfig
+from brein.retrieval.pipeline import RetrievalConfig
 from brein.storage import StorageConfig
 
 DATA = Path(__file__).parents[1] / "data"
@@ -39,6 +42,7 @@ GROUPS = (
     "embedding",
     "cache",
     "storage",
+    "retrieval",
     "agents",
     "generation",
     "runbook",
@@ -51,6 +55,31 @@ GROUPS = (
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_every_option_composes(group, option):
     config.from_overrides([f"{group}={option}"])
+
+
+@pytest.mark.parametrize("preset", options("profile"))
+@pytest.mark.parametrize("sweep", ["strategy", "concurrency"])
+def test_every_preset_composes_with_a_cell_of_each_grid(sweep, preset):
+    made = OmegaConf.to_container(OmegaConf.load(config.CONF / "sweep" / f"{sweep}.yaml"))["sweeper"]
+    each = {key: [f"{key}={value}"] for key, value in made["each"].items()}
+    for grid in made["grids"]:
+        cell, *_ = combine([grid], each)
+        assert config.from_overrides([f"+profile={preset}", *cell]).name == preset
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "reranker"), list(product(options("retrieval"), options("retrieval/reranker")))
+)
+def test_every_reranker_composes_with_every_retrieval_and_is_what_is_taken(retrieval, reranker):
+    model = ["retrieval.reranker.model=m"] if reranker == "cross_encoder" else []
+    taken = config.from_overrides([f"retrieval={retrieval}", f"retrieval/reranker={reranker}", *model])
+    kind = None if taken.retrieval.reranker is None else taken.retrieval.reranker.kind
+    assert kind == (None if reranker == "none" else reranker)
+
+
+def test_words_alone_and_vectors_alone_put_nothing_in_another_order():
+    for retrieval in ("lexical", "vectors"):
+        assert config.from_overrides([f"retrieval={retrieval}"]).retrieval.reranker is None
 
 
 @pytest.mark.parametrize("popularity", options("popularity"))
@@ -100,11 +129,13 @@ def test_every_index_kind_has_an_option_and_every_suite_its_settings():
     assert set(SUITES) <= set(options("suite"))
 
 
-def test_the_options_of_caches_store_and_agents_write_out_the_engines_defaults():
-    made = config.from_overrides(["cache=guide", "storage=sqlite", "agents=guide", "generation=extractive"])
-    assert (made.cache, made.storage, made.agents, made.generation) == (
+def test_the_options_of_caches_store_retrieval_and_agents_write_out_the_engines_defaults():
+    named = ["cache=guide", "storage=sqlite", "retrieval=staged", "agents=guide", "generation=extractive"]
+    made = config.from_overrides(named)
+    assert (made.cache, made.storage, made.retrieval, made.agents, made.generation) == (
         CacheConfig(),
         StorageConfig(),
+        RetrievalConfig(),
         AgentsConfig(),
         GenerationConfig(),
     )

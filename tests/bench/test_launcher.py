@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from bench import artifacts, record
 from bench.config import CONF
@@ -241,16 +242,33 @@ def test_a_cell_can_be_run_again_alone_from_its_own_command(workplace):
     assert Path(json.loads(alone.stdout)["folder"]).parent.name == "runs"
 
 
+CELLS = {
+    "cache": 27, "concurrency": 13, "ef_search": 20, "index": 35, "nprobe": 24, "shards": 12, "strategy": 5
+}  # fmt: skip
+VECTORS = ["dataset=synthetic", "dataset.vectors=3000", "dataset.clusters=50"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A data set of as many texts as the index needs."""
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "qrels").mkdir()
+    documents = [{"_id": f"d{n}", "text": f"document {n}"} for n in range(100)]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "which document?"}')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
+    return ["dataset=beir", f"dataset.path={folder}"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (CONF / "sweep").glob("*.yaml")))
-def test_every_preset_plans_cells_that_can_be_measured_and_makes_nothing(tmp_path, preset):
-    planned = bench(
-        tmp_path, "run", f"+sweep={preset}", "+profile=smoke", "dataset=synthetic", "dataset.vectors=3000",
-        "dataset.clusters=50", "--dry-run", "--json",
-    )  # fmt: skip
+def test_every_preset_plans_cells_that_can_be_measured_and_makes_nothing(tmp_path, texts, preset):
+    suites = yaml.safe_load((CONF / "sweep" / f"{preset}.yaml").read_text())["sweeper"]["each"]["suites"]
+    data = VECTORS if suites == "[memory]" else texts
+    planned = bench(tmp_path, "run", f"+sweep={preset}", "+profile=smoke", *data, "--dry-run", "--json")
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)
-    assert len(plan["cells"]) >= 9
+    assert len(plan["cells"]) == CELLS[preset]
     assert not any("+sweep" in override for cell in plan["cells"] for override in cell)
     assert list(tmp_path.iterdir()) == []
 

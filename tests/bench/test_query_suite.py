@@ -8,7 +8,7 @@ import pytest
 from children import result_of
 
 from bench.config import UniformPopularity
-from bench.metrics import derive
+from bench.metrics import derive, label_text
 from bench.suites import ingested
 from bench.suites.query import ablation, batching, passes
 from bench.trial import frame
@@ -101,8 +101,9 @@ def test_what_a_cache_should_not_have_known_is_doubted(tmp_path, monkeypatch):
     monkeypatch.setattr(Engine, "clear_caches", lambda engine: None)
     made, stream = searched(tmp_path, FlatConfig())
     asked = {min(row, QUERIES - 2) for row in stream.drawn(4).tolist()}
+    cold = ("query.search cold", "query.stage", "query.degraded", "query.strategy", "query.prediction")
     assert made["facts"]["doubts"] == {
-        "query.search cold": "a cache answered 1 queries it should not have known",
+        **dict.fromkeys(cold, "a cache answered 1 queries it should not have known"),
         "query.search uniform": f"a cache answered {len(asked)} queries it should not have known",
     }
 
@@ -120,7 +121,32 @@ def test_exact_search_among_the_allowed_documents_finds_them_all(exact):
     assert {name[1]: found[name] for name in found if name[0] == "query.filtered.recall_at_10"} == {
         "0.02": 1, "0.5": 1
     }  # fmt: skip
-    assert (samples["series"] == "query.filtered").sum() == 20 * len(SHARES)
+    assert (samples["series"] == "query.filtered").sum() == 2 * 20 * len(SHARES)
+
+
+def test_filtered_queries_are_asked_as_texts_too_which_exact_search_says_nothing_of(exact):
+    found, samples, _ = exact
+    filtered = samples[samples["series"] == "query.filtered"].groupby("labels")
+    for share in map(str, SHARES):
+        vectors, texts = (
+            filtered.get_group(label_text({**of, "share": share})) for of in ({}, {"of": "text"})
+        )
+        assert vectors["query"].tolist() == texts["query"].tolist()
+        assert texts["recall_at_10"].isna().all()
+        assert ("query.filtered.latency.mean", "text", share) in found
+
+
+def test_texts_are_asked_among_the_share_alone(tmp_path, monkeypatch):
+    conditions = []
+    retrieve = Engine.retrieve
+
+    def kept(engine, text, k, where):
+        conditions.append(where)
+        return retrieve(engine, text, k, where)
+
+    monkeypatch.setattr(Engine, "retrieve", kept)
+    searched(tmp_path, FlatConfig(), parts=["filtered"])
+    assert conditions == [{ingested.FIELD: {"lt": bound}} for bound in (6, 150) for _ in range(21)]
 
 
 def test_filtered_recall_is_of_what_was_found(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from bench import record
 from bench.errors import MeasurementError, UsageError
 from bench.machine import commit, describe, faiss, versions
+from bench.metrics import derive
 from bench.record import DatasetFacts, RunRecord, Validity
 from bench.trial import frame
 
@@ -38,6 +39,19 @@ def test_what_is_written_can_be_read(made, tmp_path):
     assert again == made
     pd.testing.assert_frame_equal(rows, samples)
     assert {path.name for path in tmp_path.iterdir()} == {"record.json", "samples.parquet"}
+
+
+def test_samples_written_before_a_column_existed_can_be_derived_from_and_written_again(made, tmp_path):
+    row = {"suite": "query", "series": "query.search", "labels": "{}", "repeat": 0, "seq": 0, "start": 0.0}
+    samples = frame([{**row, "value": 0.5, "items": 1, "query": "q", "ndcg_at_10": 0.7}])
+    record.write(made, samples, tmp_path)
+    newer = ["outcome", "reference", "mrr_at_10", "ndcg_difference"]
+    samples.drop(columns=newer).to_parquet(tmp_path / "samples.parquet", index=False)
+    _, rows = record.read(tmp_path)
+    pd.testing.assert_frame_equal(rows, samples)
+    assert {m.name: m.value for m in derive(rows)}["query.ndcg_at_10"] == 0.7
+    record.write(made, rows, tmp_path)
+    pd.testing.assert_frame_equal(record.read(tmp_path)[1], samples)
 
 
 def test_a_number_that_is_none_is_refused(made):

@@ -35,6 +35,10 @@ def texts(count=320):
     return TextDataset("t", documents, (Query("q", "thing 3"),), {"q": {"d3": 1}})
 
 
+def unjudged():
+    return replace(texts(), judgements={})
+
+
 def vectors(count=320):
     rows = np.random.default_rng(0).normal(size=(count, 16)).astype(np.float32)
     return VectorDataset("v", rows, rows[:12])
@@ -54,6 +58,10 @@ def experiment(dataset, store, *overrides):
     ("suite", "dataset", "overrides"),
     [
         ("query", texts, ["index=flat"]),
+        ("query", texts, ["index=flat", "suite.query.parts=[ablation]"]),
+        ("query", texts, ["index=flat", "suite.query.parts=[batching]"]),
+        ("query", unjudged, ["index=flat", "suite.query.parts=[ablation,batching]"]),
+        ("query", unjudged, ["index=flat", "suite.query.parts=[filtered]"]),
         ("agents", texts, ["index=flat"]),
         ("memory", vectors, ["index=ivf_flat", "index.nlist=8"]),
     ],
@@ -77,8 +85,7 @@ def test_parts_of_the_query_suite_that_are_left_out_say_so(tmp_path):
 
 
 def test_without_judgements_there_is_no_ablation(tmp_path):
-    dataset = replace(texts(), judgements={})
-    prepared = experiment(dataset, Store(tmp_path), "index=flat", "suite.query.parts=[ablation]")
+    prepared = experiment(unjudged(), Store(tmp_path), "index=flat", "suite.query.parts=[ablation]")
     skipped = {name: why for work in SUITES["query"].plan(prepared) for name, why in work.skipped.items()}
     assert skipped["query.ablation"] == "t has no judgements to tell a better answer by"
 

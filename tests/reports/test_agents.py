@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from bench.config import ObjectiveConfig
 from bench.metrics import derive, label_text
 from bench.record import RunRecord
-from bench.reports import html, markdown, tables
+from bench.reports import html, markdown, side_by_side, sweep, tables, terminal
 from bench.reports.figures.agents import under_load
 from bench.reports.figures.drawing import Drawing
 from bench.trial import frame
@@ -26,6 +29,7 @@ MEASURED = {
 }
 SERVICE = {"hippocampus": 0.011, "amygdala": 0.007, "prefrontal_cortex": 0.058}
 REQUESTS = 300
+NO_BOUND = ObjectiveConfig(recall=None, p95=None, memory=None)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +62,16 @@ def _process(repeat: int, random: np.random.Generator) -> list[dict[str, object]
             ended = "rejected" if n < lost else "answered"
             value = latency * float(random.lognormal(0, 0.3)) if n >= lost else 1e-4
             rows.append(_row("agents.load", about, repeat, value, outcome=ended))
+        rows += [_row("agents.load.hop", about, repeat, 6e-5 + 1e-6 * repeat)] * REQUESTS
+        rows.append(_row("agents.load.overhead", about, repeat, 0.003 + 1e-4 * repeat))
         rows.append(_row("agents.load.busiest", about, repeat, busy))
         rows.append(_row("agents.load.within_objective", about, repeat, float(latency < 0.45)))
         rows += [
             _row("agents.load.utilisation", {**about, "agent": agent}, repeat, busy * seconds / 0.058)
             for agent, seconds in SERVICE.items()
         ]
-    return rows
+    kept = [_row("agents.utilisation", {}, repeat, 0.88), _row("agents.sustained_rate", {}, repeat, 22.5)]
+    return rows + kept
 
 
 def _row(series: str, labels: dict[str, str], repeat: int, value: float, **more: object) -> dict[str, object]:
@@ -138,6 +145,62 @@ def test_one_client_has_a_row_for_each_agent_and_one_for_all_hops(loaded: RunRec
     cells = dict(zip(table.columns, dict(table.rows)["amygdala"], strict=True))
     assert cells["work, mean"].startswith("7.")
     assert "ms" in cells["work, mean"]
+
+
+def test_what_the_agents_can_do_at_most_and_within_the_objective_is_one_row(loaded: RunRecord) -> None:
+    table = next(t for t in tables.tables(loaded) if t.title.startswith("Agents, at most"))
+    ((label, (capacity, kept, busiest)),) = table.rows
+    assert label == "all"
+    assert capacity.startswith("25.")
+    assert kept.startswith("22.5 requests/s")
+    assert busiest.startswith("88.0%")
+
+
+@pytest.fixture(scope="module")
+def cells(loaded: RunRecord) -> list[RunRecord]:
+    """Two cells of the agents suite alone, the second with fewer loads."""
+    metrics = [metric for metric in loaded.metrics if metric.name.startswith("agents.")]
+    fewer = [metric for metric in metrics if metric.labels.get("load") != "80%"]
+    return [
+        loaded.model_copy(update={"metrics": own, "command": [f"agents.amygdala.max_concurrent={slots}"]})
+        for slots, own in ((1, metrics), (8, fewer))
+    ]
+
+
+def test_a_sweep_of_agents_has_a_row_for_each_cell_and_a_column_for_each_load(cells: list[RunRecord]) -> None:
+    made = sweep.over(cells, NO_BOUND, [])
+    found = {table.title: table for table in side_by_side.answering(made)}
+    own = [f"agents.amygdala.max_concurrent={slots}" for slots in (1, 8)]
+    kept = found["Agents, at most and within the objective"]
+    assert [label for label, _ in kept.rows] == own
+    rejected = found["Questions rejected, load by load"]
+    assert rejected.columns == [f"load {load}" for load in MEASURED]
+    assert [label for label, _ in rejected.rows] == own
+    assert [cells[-1] for _, cells in rejected.rows] == ["31.0%", "31.0%"]
+    assert [cells[1] for _, cells in rejected.rows] == ["0%", ""]
+    assert "Questions timed out, load by load" in found
+
+
+def test_the_headline_of_a_sweep_of_agents_says_what_was_compared(cells: list[RunRecord]) -> None:
+    said = "2 cells compared side by side, by the figures of the suite agents; without recall, no frontier."
+    made = sweep.over(cells, NO_BOUND, [])
+    assert sweep.headline(made) == said
+    out = io.StringIO()
+    Console(file=out, width=100).print(terminal.sweep([(Path(), record) for record in cells], NO_BOUND))
+    for text in (out.getvalue(), markdown.render_sweep(made), html.render_sweep(made, ["a", "b"])):
+        flat = " ".join(text.split())
+        assert said in flat
+        assert "Questions rejected, load by load" in flat
+        assert "Agents, at most and within the objective" in flat
+
+
+def test_what_coordination_costs_is_told_of_each_load(loaded: RunRecord) -> None:
+    table = next(t for t in tables.tables(loaded) if t.title.endswith("what coordinating them costs"))
+    assert [label for label, _ in table.rows] == [f"load {load}" for load in MEASURED]
+    mean, p95, overhead = dict(table.rows)["load 90%"]
+    assert "µs" in mean
+    assert "µs" in p95
+    assert "%" in overhead
 
 
 def test_labels_that_are_no_load_are_not_drawn(loaded: RunRecord) -> None:

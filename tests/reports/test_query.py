@@ -163,6 +163,7 @@ def test_the_forest_has_each_change_and_says_what_is_better(
     retrieved: RunRecord, query_samples: pd.DataFrame
 ) -> None:
     drawing = _drawn(retrieved, query_samples)["ablation"]
+    assert "the median ratio of latencies" in drawing.caption
     rows = _rows(drawing)
     assert [row["change"] for row in rows] == [name for name in CHANGES for _ in range(2)]
     assert float(rows[1]["value"]) == pytest.approx(0.6, rel=0.02)

@@ -83,7 +83,7 @@ def _draw(changes: list[_Change]) -> Drawing:
         title=tables.ABLATION,
         caption="Each row is the pipeline with that one change, beside the pipeline as it is (the upright "
         "lines), on the same queries. Left, the difference in nDCG@10, its 95% interval over queries; "
-        "right, the ratio of mean latencies, its interval over processes, where they are enough for "
+        "right, the median ratio of latencies, its interval over processes, where they are enough for "
         "one. Round marks are better (green) or worse (red) with the whole interval; grey diamonds are "
         "not proven.",
         svg=drawn,

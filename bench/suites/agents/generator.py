@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bench.errors import MeasurementError
 from bench.metrics import Outcome
-from brein.agents import AgentsConfig, AgentStats, Response
+from brein.agents import AgentsConfig, AgentStats, Response, Trace
 from brein.errors import QueueFullError
 
 _PAUSE = 0.01  # seconds until a client whose question had no answer asks again
@@ -29,14 +29,14 @@ Read = TypeVar("Read")
 class Asked(NamedTuple):
     """A question that was meant to be asked at `intended`, was at `sent`, and what became of it at `ended`.
 
-    `response` is there where it was answered, `problem` where not.
+    `trace` is there where it was answered, `problem` where it was not, or what the answer lacks and why.
     """
 
     intended: float
     sent: float
     ended: float
     outcome: Outcome
-    response: Response[Any, Any] | None = None
+    trace: Trace | None = None
     problem: str | None = None
 
 
@@ -91,7 +91,7 @@ async def closed_loop(
         while (start := now() - begin) < seconds:
             one = await _outcome(ask, next(questions), begin, start)
             asked.append(one)
-            if one.response is None:
+            if one.trace is None:
                 await asyncio.sleep(_PAUSE)
 
     await asyncio.gather(*(client() for _ in range(count)))
@@ -106,7 +106,8 @@ async def _outcome(ask: Ask, question: str, begin: float, intended: float) -> As
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
         return Asked(intended, sent, now() - begin, _named(error), problem=problem)
-    return Asked(intended, sent, now() - begin, "degraded" if response.degraded else "answered", response)
+    outcome: Outcome = "degraded" if response.degraded else "answered"
+    return Asked(intended, sent, now() - begin, outcome, response.trace, response.degraded)
 
 
 def _named(error: Exception) -> Outcome:

@@ -28,8 +28,17 @@ from brein import EngineConfig
 
 METRICS: tuple[str, ...] = ("agents.capacity", "agents.load", "agents.utilisation", "agents.sustained_rate")
 LEAD_IN = 0.25  # of `seconds`: goes by before a load is measured, so that queues are as they will be
-_KEPT = 0.95  # share of the questions: where so many are answered within the objective, p95 keeps it
-_LATE = 0.05  # of the median latency: a generator that is later than that shows in the figures
+_SHARE = 0.95  # share of the questions: where so many are answered within the objective, p95 keeps it
+_OF_QUESTIONS = (
+    "agents.load",
+    "agents.load.answers",
+    "agents.load.within_objective",
+    "agents.load.hop",
+    "agents.load.overhead",
+)  # series of a load
+_OF_KEPT = ("agents.utilisation", "agents.sustained_rate")  # series of the loads that keep the objective
+_LATE = 0.05  # of the latency: a generator that is later than that shows in the figures
+_QUANTILES = {0.5: "medians", 0.95: "95th percentiles"}  # of both, which are compared
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,8 @@ class Offered:
         return f"{self.load:.0%}"
 
     def within(self, objective: float) -> float:
-        """Share of the questions that were answered in `objective` seconds."""
-        kept = [one.response is not None and one.ended - one.intended <= objective for one in self.asked]
+        """Share of the questions that were answered, with nothing lacking, in `objective` seconds."""
+        kept = [one.outcome == "answered" and one.ended - one.intended <= objective for one in self.asked]
         return sum(kept) / len(kept)
 
 
@@ -96,7 +105,7 @@ def ask_under_load(argument: dict[str, Any]) -> Measurement:
         found,
         *(series for one in offered for series in samples(one, settings["objective_p95"])),
         *sustained(offered, capacity, settings["objective_p95"]),
-        doubts={f"agents.load {one.label}": why for one in offered if (why := doubt(one))},
+        doubts=doubts(offered, settings["objective_p95"]),
     )
 
 
@@ -154,22 +163,26 @@ class Loads:
 
 
 def _answers(asked: Sequence[Asked], seconds: float) -> int:
-    """Answers given in the measured `seconds`."""
-    return sum(one.response is not None and 0 <= one.ended < seconds for one in asked)
+    """Answers given in the measured `seconds` that lack nothing."""
+    return sum(one.outcome == "answered" and 0 <= one.ended < seconds for one in asked)
 
 
 def samples(offered: Offered, objective: float) -> list[Samples]:
     """A load as samples: its questions, its answers, and its agents."""
     label = offered.label
     requests, answers = Samples("agents.load", load=label), Samples("agents.load.answers", load=label)
+    hops, overhead = Samples("agents.load.hop", load=label), Samples("agents.load.overhead", load=label)
     waits = {
         agent: Samples("agents.load.queue_wait", agent=agent, load=label) for agent in offered.utilisation
     }
     for one in offered.asked:
         requests.add(one.ended - one.intended, one.intended, outcome=one.outcome)
-        if one.response:
-            for agent, times in one.response.trace.agents.items():
+        if one.trace:
+            for agent, times in one.trace.agents.items():
                 waits[agent].add(times.queue_wait, one.intended)
+            for seconds in one.trace.hop_latency.values():
+                hops.add(seconds, one.intended)
+            overhead.add(one.trace.coordination_overhead, one.intended)
     answers.add(offered.seconds, items=offered.answers)
     busy = [
         Samples.of(share, "agents.load.utilisation", agent=agent, load=label)
@@ -177,12 +190,12 @@ def samples(offered: Offered, objective: float) -> list[Samples]:
     ]
     busiest = Samples.of(max(offered.utilisation.values()), "agents.load.busiest", load=label)
     kept = Samples.of(offered.within(objective), "agents.load.within_objective", load=label)
-    return [requests, answers, kept, *busy, busiest, *waits.values()]
+    return [requests, answers, kept, hops, overhead, *busy, busiest, *waits.values()]
 
 
 def sustained(offered: Sequence[Offered], capacity: float, objective: float) -> list[Samples]:
     """The highest load up to which all keep the objective, and the busiest agent's utilisation there."""
-    kept = list(takewhile(lambda one: one.within(objective) >= _KEPT, offered))
+    kept = _kept(offered, objective)
     busiest = max(kept[-1].utilisation.values()) if kept else 0.0
     return [
         Samples.of(busiest, "agents.utilisation"),
@@ -190,16 +203,48 @@ def sustained(offered: Sequence[Offered], capacity: float, objective: float) -> 
     ]
 
 
+def _kept(offered: Sequence[Offered], objective: float) -> list[Offered]:
+    """The loads, lowest first, before the first that breaks the objective."""
+    return list(takewhile(lambda one: one.within(objective) >= _SHARE, offered))
+
+
+def doubts(offered: Sequence[Offered], objective: float) -> dict[str, str]:
+    """Why not to believe what was made of a load's questions, and of the loads that keep the objective.
+
+    The agents' own figures stand whatever became of the questions.
+    """
+    cast = {one.label: why for one in offered if (why := doubt(one))}
+    found = {f"{series} {load}": why for load, why in cast.items() for series in _OF_QUESTIONS}
+    labels = [one.label for one in _kept(offered, objective)]
+    kept = [f"at {load}: {cast[load]}" for load in labels if load in cast]
+    return found | (dict.fromkeys(_OF_KEPT, "; ".join(kept)) if kept else {})
+
+
 def doubt(offered: Offered) -> str:
-    """Why not to believe a load's latencies: questions were asked late, or failed; empty where nothing is."""
+    """Why not to believe a load's figures; empty where nothing is.
+
+    Questions were asked late, or failed, or their answers lack a part.
+    """
     found = []
-    late = [one.sent - one.intended for one in offered.asked]
-    answered = [one.ended - one.intended for one in offered.asked if one.response]
-    if answered and np.median(late) > _LATE * np.median(answered):
+    answered = [one for one in offered.asked if one.trace]
+    if late := _late(offered.asked, answered):
         found.append(
-            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, by the "
-            "medians"
+            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, "
+            f"by the {late}"
         )
     if failed := [one.problem for one in offered.asked if one.outcome == "failed"]:
         found.append(f"{len(failed):,} questions failed, the first: {failed[0]}")
+    if lacking := [one.problem for one in answered if one.outcome == "degraded"]:
+        share = len(lacking) / len(answered)
+        found.append(f"{share:.0%} of the answers were degraded, the first: {lacking[0]}")
     return "; ".join(found)
+
+
+def _late(asked: Sequence[Asked], answered: Sequence[Asked]) -> str:
+    """By which quantiles questions were asked late; empty where by none."""
+    if not answered:
+        return ""
+    late = np.quantile([one.sent - one.intended for one in asked], list(_QUANTILES))
+    latency = np.quantile([one.ended - one.intended for one in answered], list(_QUANTILES))
+    named = zip(_QUANTILES.values(), late > _LATE * latency, strict=True)
+    return " and the ".join(name for name, is_late in named if is_late)

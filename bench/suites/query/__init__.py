@@ -1,13 +1,14 @@
-"""Suite `query`: text in, hits out, one client, through the whole engine.
+"""Suite `query`: text in, hits out, through the whole engine.
 
 | part | measures |
 |---|---|
 | cold | every query once while no cache knows it: stage by stage, and where quality is judged |
 | popular | a stream of requests for them, as `popularity` describes it, from empty caches |
-| filtered | vectors in, among stated shares of the documents, chosen by a condition on their metadata |
+| filtered | queries among stated shares of the documents, chosen by a condition on their metadata |
 | ablation | the pipeline with one stage changed at a time, query by query |
 | batching | queries embedded by several clients at once, in shared calls of the model and alone |
 
+Of the filtered queries, the vectors go to the index, and the texts through every stage.
 `suite.query.parts` says which of them run; the first three in one process, one after another.
 """
 
@@ -35,9 +36,11 @@ def check(experiment: Experiment) -> None:
 
 def artifacts(experiment: Experiment) -> list[Artifact]:
     """What `plan` makes, known without making it."""
-    if experiment.lacks_gpu():
+    dataset, wanted = experiment.text("query"), experiment.config.suite.query.parts
+    is_judged = any(dataset.judgements.get(query.id) for query in dataset.queries)
+    searching = {*passes.PARTS, *(["ablation"] if is_judged else [])}
+    if experiment.lacks_gpu() or searching.isdisjoint(wanted):
         return []
-    dataset = experiment.text("query")
     return [
         embeddings.text_artifact(dataset, experiment.config.embedding),
         ingested.artifact(experiment, dataset),

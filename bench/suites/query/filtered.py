@@ -1,4 +1,4 @@
-"""Vectors in, hits out, among shares of the documents: those whose number is below a bound."""
+"""Queries among shares of the documents: those whose number is below a bound."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bench.timing import Timed, time_each
 from bench.trial import Samples
 from bench.workload.dataset import IntArray
 from brein import Engine, Hit
+from brein.storage import Where
 
 
 class Filtered:
@@ -22,7 +23,7 @@ class Filtered:
     K: ClassVar = 10
 
     def __init__(self, argument: Mapping[str, Any], rows: IntArray) -> None:
-        self._ids = [argument["queries"][row][0] for row in rows.tolist()]
+        self.ids, self.texts = zip(*(argument["queries"][row] for row in rows.tolist()), strict=True)
         self._documents = argument["documents"]
         self._vectors = Path(argument["vectors"])
         self._queries = np.load(self._vectors / "queries.npy")[rows]
@@ -31,9 +32,13 @@ class Filtered:
     def _bound(self, share: float) -> int:
         return max(1, round(share * len(self._documents)))
 
+    def where(self, share: float) -> Where:
+        """The condition that leaves this share."""
+        return {FIELD: {"lt": self._bound(share)}}
+
     def asked(self, engine: Engine, share: float) -> list[Timed[list[Hit]]]:
-        """Ask among this share, after one query to warm up."""
-        where = {FIELD: {"lt": self._bound(share)}}
+        """Ask the index for the vectors' neighbours among this share, after one query to warm up."""
+        where = self.where(share)
         engine.search(self._queries[0], self.K, where)
         return time_each(lambda vector: engine.search(vector, self.K, where), self._queries)
 
@@ -52,6 +57,6 @@ class Filtered:
             metric=metric,
         )
         samples = Samples("query.filtered", share=f"{share:g}")
-        for id_, one, recall in zip(self._ids, timed, recalls, strict=True):
+        for id_, one, recall in zip(self.ids, timed, recalls, strict=True):
             samples.add(one.seconds, one.start, query=id_, recall_at_10=recall)
         return samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -18,8 +18,11 @@ from bench.workload.dataset import IntArray, TextDataset
 from bench.workload.popularity import Stream
 from brein import Engine, Retrieval
 from brein.records import Strategy
+from brein.storage import Where
 
 PARTS = {"cold": "query.search cold", "popular": "query.search {kind}", "filtered": "query.filtered"}
+# What the cold pass gives.
+_COLD = ("query.search cold", "query.stage", "query.degraded", "query.strategy", "query.prediction")
 
 
 def plan(experiment: Experiment) -> Work:
@@ -36,7 +39,8 @@ def plan(experiment: Experiment) -> Work:
         f"{requests.described}, among {among}; caches empty at first{left_out}",
         "filtered": f"{min(settings.filtered_queries, len(dataset.queries)):,} queries for "
         f"{Filtered.K} hits a process for each share, among the documents whose number, drawn at random, is "
-        "below a bound, caches empty, after one to warm up; recall is against exact search among these"
+        "below a bound, after one to warm up: their vectors put to the index, then, caches empty, their "
+        "texts through every stage; recall is that of the index against exact search among these documents"
         + ("; on the CPU, as FAISS's GPU indexes do not filter" if experiment.wants_gpu else ""),
     }
     series = {part: text.format(kind=kind) for part, text in PARTS.items()}
@@ -87,25 +91,29 @@ def run(argument: dict[str, Any]) -> Measurement:
         if "cold" in wanted:
             before = _answered(engine)
             cold = _ask_once(engine, texts, settings["k"])
-            doubts |= _doubt("query.search cold", _answered(engine) - before)
+            doubts |= _doubt(_answered(engine) - before, *_COLD)
             ids = [queries[row][0] for row in order]
             measured.append(lambda: _cold(cold, ids, argument["judgements"]))
         if "popular" in wanted:
             rows = requests.drawn(argument["seed"])
             popular = _ask_stream(engine, queries, rows, kind, settings["k"])
-            doubts |= _doubt(f"query.search {kind}", _impossible(popular, dict(queries)))
+            doubts |= _doubt(_impossible(popular, dict(queries)), f"query.search {kind}")
             measured.append(lambda: [popular])
         peak, kinds = trial.peak_memory(), trial.memory_by_kind()
         if "filtered" in wanted:
             asked = {share: filtered.asked(engine, share) for share in settings["filter_shares"]}
             metric = engine.config.index.metric
             measured.append(lambda: [filtered.judged(timed, s, metric) for s, timed in asked.items()])
+            in_words = [_ask_among(engine, filtered, share) for share in settings["filter_shares"]]
+            measured.append(lambda: in_words)
     yield
     samples = [series for judge in measured for series in judge()]
     return trial.report(*samples, doubts=doubts, peak_memory=peak, **kinds)
 
 
-def _ask_once(engine: Engine, texts: list[str], k: int) -> list[Timed[Retrieval]]:
+def _ask_once(
+    engine: Engine, texts: Sequence[str], k: int, where: Where | None = None
+) -> list[Timed[Retrieval]]:
     """Ask each text while no cache knows it."""
     engine.clear_caches()
     known = set()
@@ -117,7 +125,18 @@ def _ask_once(engine: Engine, texts: list[str], k: int) -> list[Timed[Retrieval]
             known.add(text)
             yield text
 
-    return time_each(lambda text: engine.retrieve(text, k), unknown())
+    return time_each(lambda text: engine.retrieve(text, k, where), unknown())
+
+
+def _ask_among(engine: Engine, filtered: Filtered, share: float) -> Samples:
+    """Ask the texts of the filtered queries among this share, through every stage, after one to warm up."""
+    where = filtered.where(share)
+    engine.retrieve(filtered.texts[0], Filtered.K, where)
+    timed = _ask_once(engine, filtered.texts, Filtered.K, where)
+    samples = Samples("query.filtered", of="text", share=f"{share:g}")
+    for id_, one in zip(filtered.ids, timed, strict=True):
+        samples.add(one.seconds, one.start, query=id_)
+    return samples
 
 
 def _cold(
@@ -177,11 +196,11 @@ def _impossible(popular: Samples, texts: Mapping[str, str]) -> int:
     return found
 
 
-def _doubt(series: str, impossible: int) -> dict[str, str]:
+def _doubt(impossible: int, *series: str) -> dict[str, str]:
     """What was answered from caches that should have been empty."""
     if not impossible:
         return {}
-    return {series: f"a cache answered {impossible} queries it should not have known"}
+    return dict.fromkeys(series, f"a cache answered {impossible} queries it should not have known")
 
 
 def _answered(engine: Engine) -> int:
