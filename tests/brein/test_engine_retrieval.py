@@ -420,7 +420,7 @@ def test_many_threads_retrieve_while_others_ingest_and_delete(tmp_path, notes, p
     def retrieve():
         for n in range(40):
             found = engine.retrieve(f"note topic{n % 7} {n}", 5, strategy=STRATEGIES[n % 3])
-            assert len(found.hits) == 5
+            assert found.stages[-1].given == 5  # of which one may have been deleted before its text was read
             assert [hit.score for hit in found.hits] == sorted(
                 (hit.score for hit in found.hits), reverse=True
             )
