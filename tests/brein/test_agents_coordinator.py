@@ -329,6 +329,18 @@ def test_of_5000_questions_at_four_times_the_capacity_those_that_have_no_place_a
         assert (each.served, each.rejected, each.running) == (outcomes["answered"], 0, 0)
 
 
+def test_a_refusal_lets_nothing_else_go_first(in_virtual_time):
+    async def scenario():
+        coordinator = Agents(queue=2).coordinator
+        admitted = [asyncio.create_task(coordinator.ask("why?")) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError):
+            coordinator.ask("why?").send(None)  # until it awaits
+        await asyncio.gather(*admitted)
+
+    in_virtual_time(scenario)
+
+
 def test_an_answer_comes_without_emotion_while_amygdala_is_full(in_virtual_time):
     async def scenario():
         agents = Agents(queue=1)

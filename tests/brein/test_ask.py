@@ -6,6 +6,7 @@ import socket
 import time
 from collections import Counter
 from itertools import islice
+from statistics import median
 
 import pytest
 
@@ -180,21 +181,20 @@ def test_of_5000_questions_at_four_times_the_capacity_each_has_one_outcome_and_n
     async def ask_1000(coordinator):
         numbers = iter(range(1000))
 
-        async def ask(number):
-            begun = time.perf_counter()
+        async def ask(number, asked):
             try:
                 response = await coordinator.ask(
                     f"Where does the train number {number % 30} leave from?", k=3
                 )
             except QueueFullError:
-                refused.append(time.perf_counter() - begun)
+                refused.append(time.perf_counter() - asked)
             else:
                 outcomes[response.answer.citations[0]] += 1
                 ask_more(4)
 
         def ask_more(count):
             for number in islice(numbers, count):
-                asking.create_task(ask(number))
+                asking.create_task(ask(number, time.perf_counter()))
 
         async with asyncio.TaskGroup() as asking:
             ask_more(4 * (limits.max_concurrent + limits.queue_size))
@@ -213,7 +213,8 @@ def test_of_5000_questions_at_four_times_the_capacity_each_has_one_outcome_and_n
     assert outcomes.keys() <= {document.id for document in DOCUMENTS}
     for each in stats.values():
         assert (each.served, each.admitted, each.rejected) == (outcomes.total(), outcomes.total(), 0)
-    assert sorted(refused)[99 * len(refused) // 100] < 0.01
+    # From when its task was made. The last of the 208 made at once wait for the others, whatever that takes.
+    assert median(refused) < 0.01
     # The allocator takes what it needs in the first rounds.
     objects, memory = (after - before for before, after in zip(left[1], left[4], strict=True))
     assert objects < 100
