@@ -174,8 +174,8 @@ class Engine:
         mesh, nor what a change of documents or settings overtook.
 
         Raises:
-            DataError: k is below 1, the text is empty or too long, the filter malformed, or the strategy
-                unknown.
+            DataError: k is below 1 or above 1,000,000, the text is empty or too long, the filter malformed,
+                or the strategy unknown.
         """
         self._check_open()
         _check_k(k)
@@ -220,7 +220,8 @@ class Engine:
         event loop runs already.
 
         Raises:
-            DataError: the question is no text, blank or too long, k is below 1, or the filter malformed.
+            DataError: the question is no text, blank or too long, k is below 1 or above 1,000,000, or the
+                filter malformed.
             AgentTimeoutError: memory or reasoning had no answer in time.
             ConfigError: the environment variable of an API key is not set.
             ModelError: a model is missing or cannot be loaded.
