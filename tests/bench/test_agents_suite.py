@@ -42,7 +42,7 @@ def argument(tmp_path_factory):
     with Engine.open(engine.model_copy(update={"path": folder / "engine"})) as filled:
         filled.ingest([Document(f"d{n}", text) for n, text in enumerate(texts[:DOCUMENTS])])
     return {
-        "engine": agents._without_caches(engine).model_dump_json(),
+        "engine": agents._as_if_first_asked(engine).model_dump_json(),
         "folder": str(folder / "engine"),
         "questions": texts[DOCUMENTS:],
         "settings": SETTINGS,
@@ -165,17 +165,20 @@ def test_the_utilisation_that_is_judged_is_that_of_the_load_that_keeps_the_objec
     assert found["agents.sustained_rate",].value == pytest.approx(found["agents.capacity",].value / 2)
 
 
-def test_no_cache_answers_a_question(tmp_path):
-    engine = EngineConfig.model_validate({"embedding": {"kind": "hashing"}, "index": {"kind": "IndexFlat"}})
+def test_no_search_is_cached_and_of_embeddings_only_those_of_questions_under_way(tmp_path):
+    limits = {"prefrontal_cortex": {"max_concurrent": 1, "queue_size": 2}}
+    engine = EngineConfig.model_validate(
+        {"embedding": {"kind": "hashing"}, "index": {"kind": "IndexFlat"}, "agents": limits}
+    )
     levels = CacheConfig.model_validate({"l2": {"enabled": True}, "l3": {"enabled": True}})
-    off = agents._without_caches(engine.model_copy(update={"cache": levels, "path": tmp_path}))
-    with Engine.open(off) as opened:
+    made = agents._as_if_first_asked(engine.model_copy(update={"cache": levels, "path": tmp_path}))
+    with Engine.open(made) as opened:
         opened.ingest([Document("d", "a document")])
-        assert opened.search("a document") == opened.search("a document")
+        for n in (0, 0, 1, 2, 3, 0):  # three fit
+            opened.search(f"document {n}")
         stats = opened.cache_stats()
-    assert {name: [level.hits for level in levels.values()] for name, levels in stats.items()} == {
-        "embedding": [0], "search": [0]
-    }  # fmt: skip
+    hits = {name: {level: one.hits for level, one in levels.items()} for name, levels in stats.items()}
+    assert hits == {"embedding": {"l1": 1}, "search": {"l1": 0}}
 
 
 def test_every_cell_of_the_sweep_changes_one_limit_of_one_agent():

@@ -5,7 +5,7 @@
 | idle | one client: what a hop between agents and the coordination cost, how long each agent works |
 | load | questions that arrive at random, at shares of the capacity: latency, utilisation, rejections |
 
-`suite.agents.parts` says which of them run, each in its own process. No cache answers in either.
+`suite.agents.parts` says which of them run, each in its own process. No search is answered from a cache.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def plan(experiment: Experiment) -> list[Work]:
         return [Work(skipped={"agents": "needs a GPU"})]
     dataset, settings = experiment.text("agents"), experiment.config.suite.agents
     argument = {
-        "engine": _without_caches(experiment.engine).model_dump_json(),
+        "engine": _as_if_first_asked(experiment.engine).model_dump_json(),
         "folder": str(ingested.folder(experiment, dataset, experiment.embedded(dataset))),
         "questions": [query.text for query in dataset.queries],
         "settings": settings.model_dump(mode="json"),
@@ -74,11 +74,18 @@ def plan(experiment: Experiment) -> list[Work]:
     ]
 
 
-def _without_caches(engine: EngineConfig) -> EngineConfig:
-    """The engine with every level of every cache switched off."""
-    cache = engine.cache
-    off = {
-        **{name: getattr(cache, name).model_copy(update={"maxsize": 0}) for name in ("embedding", "search")},
-        **{name: getattr(cache, name).model_copy(update={"enabled": False}) for name in ("l2", "l3")},
+def _as_if_first_asked(engine: EngineConfig) -> EngineConfig:
+    """The engine without caches but one: of embeddings, as many as there can be questions under way.
+
+    The agents share it, so each question is embedded once, as in use; hardly any that is asked again later is
+    found there.
+    """
+    cache, reasoning = engine.cache, engine.agents.prefrontal_cortex
+    under_way = reasoning.max_concurrent + reasoning.queue_size
+    changed = {
+        "embedding": cache.embedding.model_copy(update={"maxsize": under_way}),
+        "search": cache.search.model_copy(update={"maxsize": 0}),
+        "l2": cache.l2.model_copy(update={"enabled": False}),
+        "l3": cache.l3.model_copy(update={"enabled": False}),
     }
-    return engine.model_copy(update={"cache": cache.model_copy(update=off)})
+    return engine.model_copy(update={"cache": cache.model_copy(update=changed)})

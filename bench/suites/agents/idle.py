@@ -35,7 +35,7 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
     conditions = dict.fromkeys(
         ("agents.ask", "agents.hop", "agents.overhead"),
         f"{asked:,} questions, each once, one client, answered from {settings.k} hits among "
-        f"{len(experiment.text('agents').documents):,} documents; caches off",
+        f"{len(experiment.text('agents').documents):,} documents; no search is cached",
     )
     plan = Plan("agents", "idle", "bench.suites.agents.idle:ask_one_by_one", argument)
     return Work([plan], conditions=conditions)

@@ -76,8 +76,8 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
         "asks again when it has its answer",
         "agents.load": "Poisson arrivals at shares of the capacity measured in the same process, "
         f"{settings.seconds:g} s of work at capacity for each, after a quarter of them unmeasured; answered "
-        f"from {settings.k} hits among {len(experiment.text('agents').documents):,} documents; caches off; "
-        f"{slots}",
+        f"from {settings.k} hits among {len(experiment.text('agents').documents):,} documents; no search "
+        f"is cached; {slots}",
         "agents.utilisation": f"p95 of at most {settings.objective_p95:g} s from the intended start, at this "
         "load and at every lower one; 0 where none keeps it",
     }
