@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import sys
 import time
 from collections import Counter
 from itertools import islice
@@ -160,6 +161,20 @@ def test_a_client_that_cancels_frees_its_slot_and_ends_the_call_of_the_language_
     generation = {"models": {"tinyllama-1.1b": model}}
     with opened(generation=generation, agents={"prefrontal_cortex": {"max_concurrent": 1}}) as engine:
         asyncio.run(scenario())
+
+
+def test_a_coordinator_lets_threads_take_turns_soon_and_no_later_than_they_did(engine):
+    async def interval(before):
+        sys.setswitchinterval(before)
+        async with engine.coordinator():
+            return sys.getswitchinterval()
+
+    default = sys.getswitchinterval()
+    try:
+        assert asyncio.run(interval(0.005)) == pytest.approx(1e-4)
+        assert asyncio.run(interval(2e-5)) == pytest.approx(2e-5)
+    finally:
+        sys.setswitchinterval(default)
 
 
 def test_a_closed_engine_answers_nothing(engine):
