@@ -364,7 +364,7 @@ def test_of_sentences_that_say_as_much_those_of_better_documents_are_judged():
     embedder = Watched(HashingConfig())
     hits = [Hit(str(n), 0.0, f"A violin of kind {n} has strings.") for n in range(9)]
     extractive(embedder, max_sentences=2).generate(QUESTION, hits[::-1], 100, for_ever)
-    assert embedder.texts == [hit.text for hit in hits[:4:-1]]
+    assert embedder.texts == [hit.text for hit in hits[:5:-1]]
 
 
 def test_a_sentence_that_says_much_is_judged_however_far_down_its_document_is():
