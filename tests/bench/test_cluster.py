@@ -137,7 +137,16 @@ def test_a_node_measures_one_trial_at_a_time_and_this_one_none_while_a_result_is
         assert all(before[1] <= after[0] for before, after in pairwise(sorted(times)))
 
 
+@pytest.fixture
+def interruptible():
+    """Where a shell started the tests in the background, they ignore SIGINT."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_ends_its_trials_on_every_node(nodes, tmp_path):
     files = [tmp_path / "one", tmp_path / "two"]
 
