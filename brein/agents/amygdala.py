@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from brein.agents.agent import Agent
 from brein.agents.base import Batch
@@ -37,6 +36,9 @@ class Amygdala:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
+        # Only who asks needs it.
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
         self._lexicon = SentimentIntensityAnalyzer()
 
     def analyse(self, text: str) -> Emotion:

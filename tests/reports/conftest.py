@@ -247,7 +247,7 @@ def _row(
 def _trial(suite: str, repeat: int) -> Trial:
     return Trial(
         suite=suite,
-        phase="search" if suite == "memory" else "cold and zipf",
+        phase="search" if suite == "memory" else "cold and popular and filtered",
         repeat=repeat,
         seed=1000 + repeat,
         status="ok",
