@@ -73,10 +73,13 @@ def when_there(file, act):
 
 def is_gone(pid, within=30.0):
     until = time.monotonic() + within
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
+    try:
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+    except psutil.NoSuchProcess:
+        pass
     return True
 
 
