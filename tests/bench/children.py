@@ -18,6 +18,19 @@ _PLAN, _CONFIG = trial.Plan("memory", "search", "", {}), TrialConfig.model_const
 DOOMED = trial.Task(trial.Cell("", (), _CONFIG, trial.Kept(Path(), {})), _PLAN, 1).seed  # the second repeat
 
 
+def is_gone(pid, within=30.0):
+    """Whether a process has ended, or does so within so many seconds; a zombie has."""
+    until = time.monotonic() + within
+    try:
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() >= until:  # at once where it is to be gone now
+                return False
+            time.sleep(0.05)
+    except psutil.NoSuchProcess:
+        pass
+    return True
+
+
 def result_of(function):
     """Run a trial's function in this process, through all its phases."""
     try:
@@ -84,7 +97,7 @@ def is_alive(argument):
     yield
     with open(argument["file"]) as file:
         pid = int(file.read())
-    return trial.report(alive=psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie")
+    return trial.report(alive=not is_gone(pid, within=0))
 
 
 def refuse_when_asked(argument):

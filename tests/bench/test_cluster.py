@@ -11,8 +11,8 @@ from collections import defaultdict
 from itertools import chain, pairwise
 from pathlib import Path
 
-import psutil
 import pytest
+from children import is_gone
 
 from bench import cluster, record
 from bench.config import TrialConfig
@@ -69,18 +69,6 @@ def when_there(file, act):
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     return thread
-
-
-def is_gone(pid, within=30.0):
-    until = time.monotonic() + within
-    try:
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)
-    except psutil.NoSuchProcess:
-        pass
-    return True
 
 
 def each(found, asked):

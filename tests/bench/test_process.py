@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+from children import is_gone
 
 from bench import process
 from bench.errors import MeasurementError, UsageError
@@ -78,8 +79,7 @@ def test_what_a_child_that_crashed_had_started_ends_with_it(tmp_path):
     file = tmp_path / "pid"
     with pytest.raises(MeasurementError, match="by chance"):
         process.call("children:start_and_crash", {"file": str(file)}, threads=1)
-    left = psutil.Process(int(file.read_text())) if psutil.pid_exists(int(file.read_text())) else None
-    assert left is None or psutil.wait_procs([left], timeout=10)[1] == [] or left.status() == "zombie"
+    assert is_gone(int(file.read_text()), within=10)
 
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
