@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from brein.index.base import POINTS_PER_CENTROID, Config, IndexConfig, LabelArray
+from brein.index.base import POINTS_PER_CENTROID, Config, IndexConfig, LabelArray, nothing_found
 from brein.index.family import (
     FaissStructure,
     inner,
@@ -114,8 +114,10 @@ class PQFastScanStructure(_RowStructure[PQFastScanConfig]):
         self._own()
 
     def _search_all(self, queries: FloatArray, k: int) -> tuple[FloatArray, LabelArray]:
-        scores, labels = super()._search_all(queries, k)
-        # FAISS scales each query's scores to bytes, and finds nothing where all are equal: a query of zeros.
+        # FAISS 1.15 reads the scores before it writes them: left to what memory held, it may find nothing.
+        scores, labels = nothing_found(len(queries), k, self.config.metric)
+        self._faiss.search(queries, k, D=scores, I=labels)
+        # It scales each query's scores to bytes, and finds nothing where all are equal: a query of zeros.
         short = np.flatnonzero((labels >= 0).sum(axis=1) < min(k, self._faiss.ntotal))
         if len(short):
             scores[short], labels[short] = self._search_among(

@@ -163,6 +163,20 @@ def test_scores_are_those_of_the_vectors_held(filled, queries, config):
         np.testing.assert_allclose(scores, expected, atol=tolerance, rtol=1e-3)
 
 
+def test_what_memory_held_before_changes_no_result(filled, queries, monkeypatch):
+    expected, empty = filled.search(queries, 5), np.empty
+    for left in (np.finfo(np.float32).min, np.finfo(np.float32).max):
+
+        def memory(*arguments, left=left, **more):
+            array = empty(*arguments, **more)
+            if array.dtype == np.float32:
+                array.fill(left)
+            return array
+
+        monkeypatch.setattr(np, "empty", memory)
+        assert_same(filled.search(queries, 5), expected)
+
+
 def test_one_query_and_a_batch_agree(filled, queries):
     batch = filled.search(queries, 5)
     for row, query in enumerate(queries):
