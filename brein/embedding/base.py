@@ -22,7 +22,12 @@ class EmbedderConfig(Settings):
 
 
 class Embedder(ABC):
-    """Texts to vectors; equal texts give equal vectors up to rounding."""
+    """Texts to vectors; equal texts give equal vectors up to rounding.
+
+    `parallel_calls` small calls side by side have a core each; more gain nothing.
+    """
+
+    parallel_calls = 1
 
     @property
     @abstractmethod

