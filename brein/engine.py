@@ -357,7 +357,7 @@ class Engine:
     @cached_property
     def _prefrontal_cortex(self) -> PrefrontalCortex:
         config = self.config.generation
-        return PrefrontalCortex(generation.create(config, self._queries), config.max_tokens)
+        return PrefrontalCortex(generation.create(config, self._reader.likeness), config.max_tokens)
 
     def _make_pipeline(self) -> Pipeline:
         config = self.config.retrieval

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from brein.errors import DataError
-from brein.records import FloatArray
+from brein.records import FloatArray, Hit
 from brein.retrieval.fusion import Ranking
 from brein.retrieval.pipeline import Embedded
 from brein.storage import DocumentStore, Where
 from brein.upkeep import KeptIndex
+from brein.vectors import unit
 
 
 class Reader:
@@ -58,6 +59,15 @@ class Reader:
         """See `brein.storage.DocumentStore.vectors`."""
         with self._reading():
             return self._documents.vectors(ids)
+
+    def likeness(self, question: str, hits: Sequence[Hit]) -> FloatArray:
+        """Cosines of a question and the hits' documents, float32 (n,); 0 where one is not there any more."""
+        ids, vectors = self.vectors([hit.id for hit in hits])
+        if not ids:
+            return np.zeros(len(hits), dtype=np.float32)
+        cosines = unit(vectors) @ unit(self.embed_query(question).vector[None, :])[0]
+        found = dict(zip(ids, cosines.tolist(), strict=True))
+        return np.array([found.get(hit.id, 0.0) for hit in hits], dtype=np.float32)
 
     def find(self, where: Where) -> Collection[str]:
         """See `brein.storage.DocumentStore.find`."""

@@ -462,3 +462,20 @@ with Engine.open(EngineConfig(embedding=HashingConfig())) as engine:
     print(set(sys.modules) - loaded)
 """
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_likeness_is_the_cosine_of_question_and_document_and_none_of_one_that_is_gone(parts):
+    texts = ["a red river", "a red river and its bed", "bread of flour", "red"]
+    with Engine.open(config_of(**parts)) as engine:
+        engine.ingest([Document(str(number), text) for number, text in enumerate(texts)])
+        hits = engine.search("red river", 4)
+        engine.delete([hits[1].id])
+        asked, *vectors = embedding.create(engine.config.embedding).embed(
+            ["red river", *(hit.text for hit in hits)]
+        )
+        expected = np.array(vectors) @ asked
+        expected[1] = 0
+        np.testing.assert_allclose(engine._reader.likeness("red river", hits), expected, atol=1e-6)
+        assert engine._reader.likeness("red river", [hits[1]]).tolist() == [0]
+        assert engine._reader.likeness("red river", []).shape == (0,)

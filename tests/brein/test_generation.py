@@ -146,7 +146,13 @@ def ask(server):
 
 
 def extractive(embedder=None, **settings):
-    return ExtractiveGenerator(ExtractiveConfig(**settings), embedder or HashingEmbedder(HashingConfig()))
+    embedder = embedder or HashingEmbedder(HashingConfig())
+
+    def likeness(question, hits):
+        asked, *documents = embedder.embed([question, *(hit.text for hit in hits)])
+        return np.array(documents) @ asked
+
+    return ExtractiveGenerator(ExtractiveConfig(**settings), likeness)
 
 
 @pytest.fixture(params=[EXTRACTIVE, *BACKENDS])
@@ -352,29 +358,29 @@ def test_sentences_stand_in_the_order_of_the_documents_and_marks_follow_it():
     assert answer.citations == ("second", "first")
 
 
-class Watched(HashingEmbedder):
-    """Keeps what it embeds."""
-
-    def embed(self, texts):
-        self.texts = list(texts)
-        return super().embed(texts)
+def test_of_sentences_that_say_as_much_those_of_better_documents_are_taken():
+    hits = [Hit(str(n), 0.0, f"A violin of kind {'abcdefghi'[n] * 3} has strings.") for n in range(9)]
+    assert extractive(max_sentences=2).generate(QUESTION, hits[::-1]).citations == ("8", "7")
 
 
-def test_of_sentences_that_say_as_much_those_of_better_documents_are_judged():
-    embedder = Watched(HashingConfig())
-    hits = [Hit(str(n), 0.0, f"A violin of kind {n} has strings.") for n in range(9)]
-    extractive(embedder, max_sentences=2).generate(QUESTION, hits[::-1], 100, for_ever)
-    assert embedder.texts == [hit.text for hit in hits[:5:-1]]
-
-
-def test_a_sentence_that_says_much_is_judged_however_far_down_its_document_is():
-    embedder = Watched(HashingConfig())
+def test_a_sentence_that_says_much_is_taken_however_far_down_its_document_is():
     hits = [Hit(str(n), 0.0, "Many violins are old. " * 9) for n in range(9)]
-    answering = "A violin has how many strings? As many as it has."
-    extractive(embedder, max_sentences=1).generate(
-        QUESTION, [*hits, Hit("last", 0.0, answering)], 100, for_ever
-    )
-    assert "As many as it has." in embedder.texts
+    answering = "A violin has how many strings? As many strings has a violin as it has."
+    answer = extractive(max_sentences=1).generate(QUESTION, [*hits, Hit("last", 0.0, answering)])
+    assert answer.text == "As many strings has a violin as it has. [1]"
+
+
+def test_of_documents_with_the_same_words_only_one_near_to_the_question_answers():
+    hits = [Hit("near", 0.0, "A violin has strings."), Hit("far", 0.0, "Strings has each violin here.")]
+
+    def answer(*cosines):
+        likeness = np.array(cosines, dtype=np.float32)
+        generator = ExtractiveGenerator(ExtractiveConfig(), lambda *_: likeness)
+        return generator.generate("violin strings", hits).citations
+
+    assert answer(0.9, 0.9) == ("near", "far")
+    assert answer(0.9, 0.1) == ("near",)
+    assert answer(-0.5, -0.6) == ()
 
 
 def test_a_footnote_of_a_document_is_not_taken_for_a_citation():

@@ -5,6 +5,7 @@ import math
 import time
 from threading import Event
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,6 @@ from brein.agents import AgentConfig, Evidence, open_prefrontal_cortex
 from brein.agents.generation import NO_ANSWER, Generated, GenerationConfig, Generator, create
 from brein.agents.models import MODELS, Selection, select_optimal_model
 from brein.agents.prefrontal_cortex import PrefrontalCortex
-from brein.embedding.hashing import HashingConfig, HashingEmbedder
 from brein.errors import DataError
 from brein.records import Emotion, Hit
 
@@ -97,7 +97,7 @@ def test_a_model_that_stands_in_is_named_in_the_answer():
 
 
 def test_with_nothing_configured_the_documents_own_sentences_answer_and_it_is_said():
-    cortex = PrefrontalCortex(create(GenerationConfig(), HashingEmbedder(HashingConfig())))
+    cortex = PrefrontalCortex(create(GenerationConfig(), lambda _, hits: np.ones(len(hits))))
     answer = cortex.answer(QUESTION, EVIDENCE, 0.5)
     assert answer.text == "A violin has four strings. [1]"
     assert answer.citations == ("violin",)

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from brein.agents.generation.base import NO_ANSWER, Generated, Generator, for_ever
-from brein.agents.generation.extractive import ExtractiveConfig, ExtractiveGenerator
+from brein.agents.generation.extractive import ExtractiveConfig, ExtractiveGenerator, Likeness
 from brein.agents.generation.llama_cpp import LlamaCppConfig, LlamaCppGenerator
 from brein.agents.generation.openai import OpenAIConfig, OpenAIGenerator
 from brein.agents.models import EXTRACTIVE, ModelName
-from brein.embedding import Embedder
 from brein.settings import Settings
 
 BACKENDS: dict[str, type[Any]] = {"openai": OpenAIGenerator, "llama_cpp": LlamaCppGenerator}
@@ -28,14 +27,16 @@ class GenerationConfig(Settings):
     max_tokens: int = Field(256, ge=1, le=4096, description="tokens of an answer")
 
 
-def create(config: GenerationConfig, embedder: Embedder) -> dict[str, Generator]:
+def create(config: GenerationConfig, likeness: Likeness) -> dict[str, Generator]:
     """Make every generator of `config`, under its name. Models are loaded when they are first asked.
+
+    `likeness` is the extractive generator's.
 
     Raises:
         ConfigError: the environment variable of an API key is not set.
         ModelError: a model's file, or the extra that runs it, is missing.
     """
-    generators: dict[str, Generator] = {EXTRACTIVE: ExtractiveGenerator(config.extractive, embedder)}
+    generators: dict[str, Generator] = {EXTRACTIVE: ExtractiveGenerator(config.extractive, likeness)}
     for name, backend in config.models.items():
         generators[name] = BACKENDS[backend.kind](name, backend)
     return generators
@@ -49,6 +50,7 @@ __all__ = [
     "Generated",
     "GenerationConfig",
     "Generator",
+    "Likeness",
     "LlamaCppGenerator",
     "OpenAIGenerator",
     "create",

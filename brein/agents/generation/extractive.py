@@ -7,22 +7,23 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
-import numpy as np
 from pydantic import Field
 
 from brein.agents.generation import sentences
 from brein.agents.generation.base import NO_ANSWER, Generated, Generator
 from brein.agents.models import EXTRACTIVE
-from brein.embedding import Embedder
 from brein.errors import GenerationTimeoutError
-from brein.records import Hit
+from brein.records import FloatArray, Hit
 from brein.settings import Settings
 
 _WORD = re.compile(r"\w+")
 _KEEP = 0.7  # of the best sentence's relevance; less is not taken
-_SAME = 0.9  # cosine from which two sentences say the same
+_SAME = 0.9  # of the words of both; sentences that share so many say the same
+
+Likeness: TypeAlias = Callable[[str, Sequence[Hit]], FloatArray]
+"""Cosines of a question and documents: float32 (n,), in the documents' order."""
 
 
 class ExtractiveConfig(Settings):
@@ -48,18 +49,18 @@ class Sentence:
 class ExtractiveGenerator(Generator):
     """Picks the sentences most relevant to the question, none that says the same as another.
 
-    Which are judged, one more than an answer has, their `coverage` says, discounted by the rank of their
-    document as in DCG. Judging is what an answer costs: on SciFact's train claims four of these held a
-    sentence that people marked as evidence more often (69%) than twelve without the discount (64%). Relevance
-    is the mean of the cosine between question and sentence and of the coverage: that found more such
-    sentences than either alone, and maximal marginal relevance found no more. The sentences stand in the
-    documents' order.
+    Their `coverage`, discounted by the rank of their document as in DCG, says which. Relevance is the mean of
+    a sentence's coverage and of its document's `likeness` to the question. Neither needs the model, and no
+    sentence is embedded. Of SciFact's 488 train claims whose document was found, 68% have an answer with a
+    sentence that people marked as evidence (30% of the sentences taken are such), and ten documents drawn at
+    random answer 4% of the claims. With a vector of each of the four best sentences in the place of their
+    documents', at ten times the time, it was 64% (31%) and 7%. The sentences stand in the documents' order.
     """
 
-    def __init__(self, config: ExtractiveConfig, embedder: Embedder) -> None:
+    def __init__(self, config: ExtractiveConfig, likeness: Likeness) -> None:
         super().__init__(EXTRACTIVE)
         self._config = config
-        self._embedder = embedder
+        self._likeness = likeness
 
     def _write(
         self,
@@ -69,10 +70,9 @@ class ExtractiveGenerator(Generator):
         remaining: Callable[[], float],
         feeling: str | None,
     ) -> Generated:
-        candidates = _candidates(question, evidence, self._config.max_sentences + 1)
         if remaining() <= 0:
             raise GenerationTimeoutError(f"{self.name}: nobody waits for the answer any more; ask again")
-        taken = _fitting(self._take(question, candidates), max_tokens)
+        taken = _fitting(self._take(question, evidence), max_tokens)
         if not taken:
             return Generated(NO_ANSWER, (), self.name)
         taken.sort(key=lambda sentence: (sentence.rank, sentence.place))
@@ -83,23 +83,18 @@ class ExtractiveGenerator(Generator):
         words = sum(len(sentence.text.split()) for sentence in taken)
         return Generated(" ".join(marked), tuple(citations), self.name, tokens=words)
 
-    def _take(self, question: str, candidates: Sequence[Sentence]) -> list[Sentence]:
+    def _take(self, question: str, evidence: Sequence[Hit]) -> list[Sentence]:
         """The sentences to take, best first; none where none is relevant enough."""
+        candidates = _candidates(question, evidence, self._config.max_sentences)
         if not candidates:
             return []
-        asked = self._embedder.embed_queries([question])[0]  # the retrieval has just asked for it
-        vectors = self._embedder.embed([sentence.text for sentence in candidates])
-        covered = np.array([sentence.covered for sentence in candidates], dtype=np.float32)
-        relevance = (vectors @ asked + covered) / 2
-        if relevance.max() < self._config.min_relevance:
+        likeness = self._likeness(question, evidence)
+        relevance = {one: (float(likeness[one.rank]) + one.covered) / 2 for one in candidates}
+        best = max(relevance.values())
+        if best < self._config.min_relevance:
             return []
-        taken: list[int] = []
-        for row in np.argsort(-relevance, kind="stable"):
-            if len(taken) == self._config.max_sentences or relevance[row] < _KEEP * relevance.max():
-                break
-            if not (vectors[taken] @ vectors[row] >= _SAME).any():
-                taken.append(row)
-        return [candidates[row] for row in taken]
+        taken = [one for one in candidates if relevance[one] >= _KEEP * best]
+        return sorted(taken, key=lambda one: -relevance[one])
 
 
 def coverage(question: frozenset[str], texts: Sequence[frozenset[str]]) -> list[float]:
@@ -114,16 +109,26 @@ def coverage(question: frozenset[str], texts: Sequence[frozenset[str]]) -> list[
 
 
 def _candidates(question: str, evidence: Sequence[Hit], most: int) -> list[Sentence]:
-    """The sentences worth embedding: those that cover most of the question in the best documents."""
+    """The sentences that cover most of the question in the best documents, best first."""
     found = [
         (rank, place, text)
         for rank, hit in enumerate(evidence)
         for place, text in enumerate(sentences.split(hit.text))
         if not text.endswith("?") and _WORD.search(text)  # a question does not answer
     ]
-    covered = coverage(_words(question), [_words(text) for _, _, text in found])
-    candidates = [Sentence(*parts, share) for parts, share in zip(found, covered, strict=True)]
-    return sorted(candidates, key=lambda one: -one.covered / math.log2(one.rank + 2))[:most]
+    words = [_words(text) for _, _, text in found]
+    covered = coverage(_words(question), words)
+    taken: list[int] = []
+    for row in sorted(range(len(found)), key=lambda row: -covered[row] / math.log2(found[row][0] + 2)):
+        if len(taken) == most:
+            break
+        if not any(_same(words[row], words[other]) for other in taken):
+            taken.append(row)
+    return [Sentence(*found[row], covered[row]) for row in taken]
+
+
+def _same(words: frozenset[str], others: frozenset[str]) -> bool:
+    return len(words & others) >= _SAME * len(words | others)
 
 
 def _words(text: str) -> frozenset[str]:
