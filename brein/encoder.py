@@ -18,8 +18,8 @@ from brein.retrieval.pipeline import Embedded
 class QueryEmbedder(Embedder):
     """Has the vectors of queries from the cache, where several parts ask for the same one.
 
-    Other texts are embedded past the cache and do not fill it. `model` gives the model, which is loaded when it
-    is first needed; `space` tells its vectors from others.
+    Other texts are embedded past the cache and do not fill it. `model` gives the model, which is loaded when
+    it is first needed; `space` tells its vectors from others.
     """
 
     def __init__(self, model: Callable[[], Embedder], cache: TieredCache, space: str) -> None:
