@@ -36,4 +36,7 @@ def split(text: str) -> Iterator[str]:
 
 
 def _wrapped(sentence: str) -> list[str]:
-    return textwrap.wrap(" ".join(sentence.split()), LONGEST, break_on_hyphens=False)
+    words = " ".join(sentence.split())
+    if len(words) > LONGEST:
+        return textwrap.wrap(words, LONGEST, break_on_hyphens=False)
+    return [words] if words else []
