@@ -61,7 +61,10 @@ class Reader:
             return self._documents.vectors(ids)
 
     def likeness(self, question: str, hits: Sequence[Hit]) -> FloatArray:
-        """Cosines of a question and the hits' documents, float32 (n,); 0 where one is not there any more."""
+        """Cosines of a question and the hits' documents, float32 (n,); 0 where one is not there any more.
+
+        Waits while documents are written. Raises ClosedError once the engine is closed.
+        """
         ids, vectors = self.vectors([hit.id for hit in hits])
         if not ids:
             return np.zeros(len(hits), dtype=np.float32)

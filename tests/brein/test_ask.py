@@ -232,7 +232,8 @@ def test_of_5000_questions_at_four_times_the_capacity_each_has_one_outcome_and_n
     assert median(refused) < 0.01
     # The allocator takes what it needs in the first rounds.
     objects, memory = (after - before for before, after in zip(left[1], left[4], strict=True))
-    assert objects < 400  # one of each answer would be 750
+    # sqlite3 lets go of its cursors by the hundred; one object kept of each answer would be 750.
+    assert objects < 400
     assert memory < 8 * 2**20
 
 

@@ -1,6 +1,10 @@
 """One contract for every embedder, the pinned weights, and a tiny model made here."""
 
+import os
+import select
 import shutil
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import pairwise
@@ -136,30 +140,95 @@ def test_any_model_loads_by_path_and_its_weights_are_its_identity(tmp_path):
     assert embedding.space(TransformerConfig(model=str(copy))) != embedding.space(config)
 
 
+@pytest.fixture
+def tiny(tmp_path):
+    """A model in passes of at most five texts; its `encode` can be replaced."""
+    return embedding.create(TransformerConfig(model=str(tiny_model(tmp_path)), batch_size=5))
+
+
 @pytest.mark.slow
-def test_each_pass_has_one_thread_and_torch_elsewhere_as_many_as_before(tmp_path):
+def test_each_pass_has_one_thread_and_torch_elsewhere_as_many_as_before(tiny, monkeypatch):
     import torch
 
-    seen = []
+    seen, encode = [], tiny._model.encode
+
+    def watched(texts, **wanted):
+        seen.append((len(texts), torch.get_num_threads(), threading.current_thread().name))
+        return encode(texts, **wanted)
+
+    monkeypatch.setattr(tiny._model, "encode", watched)
     before = torch.get_num_threads()
-    embedder = embedding.create(TransformerConfig(model=str(tiny_model(tmp_path)), batch_size=5))
-    encode = embedder._model.encode
-    embedder._model.encode = lambda *a, **k: (
-        seen.append((len(a[0]), torch.get_num_threads())) or encode(*a, **k)
-    )
     texts = [f"{'word ' * (n % 7)}{n}" for n in range(23)]
-    vectors = embedder.embed(texts)
-    assert sum(size for size, _ in seen) == len(texts)
-    assert max(size for size, _ in seen) <= 5
-    assert {threads for _, threads in seen} == {1}
+    vectors = tiny.embed(texts)
+    assert sum(size for size, *_ in seen) == len(texts)
+    assert max(size for size, *_ in seen) <= 5
+    assert {threads for _, threads, _ in seen} == {1}
+    assert {name.split()[0] for *_, name in seen} == {"small"}
+    tiny.embed(["long " * 100] * 20)
+    assert seen[-1][1] == 1
+    assert seen[-1][2].startswith("large")
     with ThreadPoolExecutor(1) as new:
         assert new.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
-    assert embedder.parallel_calls == before
+    assert tiny.parallel_calls == before
     for text, vector in zip(texts, vectors, strict=True):
-        np.testing.assert_allclose(embedder.embed([text])[0], vector, atol=1e-5)
-    tokens = embedder.embed_tokens(texts)
+        np.testing.assert_allclose(tiny.embed([text])[0], vector, atol=1e-5)
+    tokens = tiny.embed_tokens(texts)
     for text, rows in zip(texts, tokens, strict=True):
-        np.testing.assert_allclose(embedder.embed_tokens([text])[0], rows, atol=1e-5)
+        np.testing.assert_allclose(tiny.embed_tokens([text])[0], rows, atol=1e-5)
+    assert tiny.embed_tokens([]) == []
+
+
+@pytest.mark.slow
+def test_a_query_does_not_stand_behind_what_is_ingested(tiny, monkeypatch):
+    go, encode = threading.Event(), tiny._model.encode
+
+    def held(texts, **wanted):
+        if "ingested" in texts[0]:
+            assert go.wait(20)
+        return encode(texts, **wanted)
+
+    monkeypatch.setattr(tiny._model, "encode", held)
+    with ThreadPoolExecutor(1) as other:
+        ingest = other.submit(tiny.embed, ["ingested " * 100] * 50)
+        try:
+            assert tiny.embed(["a query"]).shape == (1, 32)
+            assert not ingest.done()
+        finally:
+            go.set()
+        assert ingest.result().shape == (50, 32)
+
+
+@pytest.mark.slow
+def test_an_error_in_one_pass_is_its_callers_and_the_next_call_works(tiny, monkeypatch):
+    encode = tiny._model.encode
+
+    def fails(texts, **wanted):
+        if "bad" in texts:
+            raise ValueError("a bad text")
+        return encode(texts, **wanted)
+
+    monkeypatch.setattr(tiny._model, "encode", fails)
+    with pytest.raises(ValueError, match="a bad text"):
+        tiny.embed([*(f"text {n}" for n in range(40)), "bad"])
+    assert tiny.embed(["good"]).shape == (1, 32)
+
+
+@pytest.mark.slow
+def test_a_forked_process_has_passes_of_its_own(tiny):
+    before = tiny.embed(["a text"])
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, tiny.embed(["a text"]).tobytes())
+        os._exit(0)
+    os.close(write)
+    try:
+        assert select.select([read], [], [], 30)[0], "the child embeds nothing"
+        np.testing.assert_array_equal(np.frombuffer(os.read(read, 4096), np.float32), before[0])
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
 
 
 @pytest.mark.slow

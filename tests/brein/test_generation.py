@@ -665,7 +665,9 @@ def test_without_the_extra_llama_cpp_says_which_it_needs(tmp_path, monkeypatch):
 
 def test_a_configuration_makes_each_generator_under_its_name(server):
     text = {"models": {"phi-3.1-mini": {"kind": "openai", "base_url": server.url, "model": "phi3.5"}}}
-    generators = generation.create(GenerationConfig.read(json.dumps(text)), HashingEmbedder(HashingConfig()))
+    generators = generation.create(
+        GenerationConfig.read(json.dumps(text)), lambda _, hits: np.ones(len(hits))
+    )
     assert {name: generator.name for name, generator in generators.items()} == {
         "extractive": "extractive",
         "phi-3.1-mini": "phi-3.1-mini",

@@ -50,11 +50,11 @@ class ExtractiveGenerator(Generator):
     """Picks the sentences most relevant to the question, none that says the same as another.
 
     Their `coverage`, discounted by the rank of their document as in DCG, says which. Relevance is the mean of
-    a sentence's coverage and of its document's `likeness` to the question. Neither needs the model, and no
-    sentence is embedded. Of SciFact's 488 train claims whose document was found, 68% have an answer with a
-    sentence that people marked as evidence (30% of the sentences taken are such), and ten documents drawn at
-    random answer 4% of the claims. With a vector of each of the four best sentences in the place of their
-    documents', at ten times the time, it was 64% (31%) and 7%. The sentences stand in the documents' order.
+    a sentence's coverage and of its document's `likeness` to the question, so no sentence is embedded. Of
+    SciFact's 488 train claims whose document was found, 68% have an answer with a sentence that people marked
+    as evidence (30% of the sentences taken are such), and ten documents drawn at random answer 4% of the
+    claims. With vectors of the four best sentences in the place of their documents', at ten times the time,
+    it was 64% (31%) and 7%. The sentences stand in the documents' order.
     """
 
     def __init__(self, config: ExtractiveConfig, likeness: Likeness) -> None:
@@ -70,9 +70,9 @@ class ExtractiveGenerator(Generator):
         remaining: Callable[[], float],
         feeling: str | None,
     ) -> Generated:
-        if remaining() <= 0:
-            raise GenerationTimeoutError(f"{self.name}: nobody waits for the answer any more; ask again")
         taken = _fitting(self._take(question, evidence), max_tokens)
+        if remaining() <= 0:  # `likeness` may have waited for documents that were written
+            raise GenerationTimeoutError(f"{self.name}: nobody waits for the answer any more; ask again")
         if not taken:
             return Generated(NO_ANSWER, (), self.name)
         taken.sort(key=lambda sentence: (sentence.rank, sentence.place))
