@@ -26,9 +26,9 @@ class Batcher(Embedder):
     """An embedder that makes one call of another out of what several threads ask at the same time.
 
     As many shared calls run at a time as the embedder makes side by side, and what arrives while all do is
-    in the next, in order of arrival and up to `max_batch` texts. A lone text therefore waits for nothing, and
-    any other for a call ahead of it. The batcher has no thread: one of those that wait makes the call for
-    all. There is nothing to close.
+    in the next, in order of arrival and up to `max_batch` texts. A lone text therefore waits for no shared
+    call, and any other for one ahead of it. The batcher has no thread: one of those that wait makes the call
+    for all. There is nothing to close.
 
     A call of `max_batch` texts or more, or with a text of more than `longest` characters, goes straight to
     the embedder, beside the shared calls. A full batch gains nothing from company, and a long text takes

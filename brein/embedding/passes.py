@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from brein.errors import ModelError
 
-_Queue: TypeAlias = "SimpleQueue[tuple[Future[Any], Callable[[], Any]]]"
+_Queue: TypeAlias = SimpleQueue[tuple[Future[Any], Callable[[], Any]]]
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
 

@@ -110,7 +110,9 @@ def test_as_many_calls_run_at_a_time_as_the_embedder_makes_side_by_side_and_no_t
         second = threads.submit(batcher.embed, ["stop", "too"])
         assert model.stopped.wait(LONG)
         waits = [threads.submit(batcher.embed, [text]) for text in ("a", "b", "c")]
+        end = monotonic() + LONG
         while len(batcher._waiting) < len(waits):
+            assert monotonic() < end
             sleep(0.001)
         assert len(model.calls) == 3
         model.go.set()

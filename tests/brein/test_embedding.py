@@ -219,8 +219,10 @@ def test_a_forked_process_has_passes_of_its_own(tiny):
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        os.write(write, tiny.embed(["a text"]).tobytes())
-        os._exit(0)
+        try:
+            os.write(write, tiny.embed(["a text"]).tobytes())
+        finally:
+            os._exit(0)
     os.close(write)
     try:
         assert select.select([read], [], [], 30)[0], "the child embeds nothing"
