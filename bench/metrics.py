@@ -449,7 +449,7 @@ def _derive_one(metric: Metric, rows: pd.DataFrame, labels: dict[str, str]) -> M
     elif metric.spread == "exact":
         value = metric.derive(rows)
         interval = None if value is None else stats.Interval(value, value)
-    elif not values.all():  # a wait, say, of nobody in some process: zero has no logarithm
+    elif (values <= 0).any():  # a wait of nobody, or a difference that noise made negative: no logarithm
         value, interval = float(values.mean()), stats.t_interval(values)
     else:
         value, interval = stats.geometric_mean(values), stats.log_t_interval(values)

@@ -116,15 +116,17 @@ def test_how_requests_ended_are_shares_of_all():
     assert found == pytest.approx({"rejection": 0.2, "timeout": 0.1, "failure": 0, "degraded": 0.2})
 
 
-def test_a_time_that_is_zero_in_some_process_has_a_plain_mean():
+@pytest.mark.parametrize("least", [0.0, -0.5])
+def test_a_time_without_a_logarithm_in_some_process_has_a_plain_mean(least):
+    """None waited, say, or what a time was reckoned from took longer by chance."""
     samples = [
         row
         for repeat in range(5)
-        for row in rows("agents.queue_wait", [0.0 if repeat else 1.0] * 20, repeat, suite="agents")
+        for row in rows("agents.queue_wait", [least if repeat else 1.0] * 20, repeat, suite="agents")
     ]
     wait = find(samples, "agents.queue_wait.mean")
-    assert wait.value == pytest.approx(0.2)
-    assert wait.ci_low < 0.2 < wait.ci_high
+    assert wait.value == pytest.approx(0.2 + 0.8 * least)
+    assert wait.ci_low < wait.value < wait.ci_high
 
 
 def test_too_few_processes_give_a_value_without_an_interval():
