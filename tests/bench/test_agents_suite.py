@@ -1,5 +1,6 @@
 """The agents suite's trials, run whole in this process on an engine that embeds without a model."""
 
+import asyncio
 from importlib import import_module
 
 import numpy as np
@@ -11,7 +12,7 @@ from bench import config
 from bench.artifacts import Store
 from bench.metrics import METRICS, derive
 from bench.suites import agents
-from bench.suites.agents import idle, load
+from bench.suites.agents import generator, idle, load
 from bench.suites.base import Experiment
 from bench.sweeper import combine
 from bench.trial import frame
@@ -42,7 +43,7 @@ def argument(tmp_path_factory):
     with Engine.open(engine.model_copy(update={"path": folder / "engine"})) as filled:
         filled.ingest([Document(f"d{n}", text) for n, text in enumerate(texts[:DOCUMENTS])])
     return {
-        "engine": agents._as_if_first_asked(engine).model_dump_json(),
+        "engine": agents._as_if_first_asked(engine, QUESTIONS).model_dump_json(),
         "folder": str(folder / "engine"),
         "questions": texts[DOCUMENTS:],
         "settings": SETTINGS,
@@ -165,20 +166,33 @@ def test_the_utilisation_that_is_judged_is_that_of_the_load_that_keeps_the_objec
     assert found["agents.sustained_rate",].value == pytest.approx(found["agents.capacity",].value / 2)
 
 
-def test_no_search_is_cached_and_of_embeddings_only_those_of_questions_under_way(tmp_path):
-    limits = {"prefrontal_cortex": {"max_concurrent": 1, "queue_size": 2}}
+@pytest.mark.parametrize("questions", [100, 30])
+def test_each_time_a_question_is_asked_it_is_embedded_once(tmp_path, questions):
+    """However many others are under way between the agents' two looks at its embedding."""
+    limits = {"hippocampus": {"max_concurrent": 1}, "prefrontal_cortex": {"queue_size": 10}}
     engine = EngineConfig.model_validate(
         {"embedding": {"kind": "hashing"}, "index": {"kind": "IndexFlat"}, "agents": limits}
     )
     levels = CacheConfig.model_validate({"l2": {"enabled": True}, "l3": {"enabled": True}})
-    made = agents._as_if_first_asked(engine.model_copy(update={"cache": levels, "path": tmp_path}))
-    with Engine.open(made) as opened:
+    configured = engine.model_copy(update={"cache": levels, "path": tmp_path})
+    asked = generator.endless(prose.texts(questions, 10, seed=2), np.random.default_rng(0))
+
+    async def ask(opened):
+        async def client():
+            for _ in range(20):
+                await coordinator.ask(next(asked))
+
+        async with opened.coordinator() as coordinator:
+            await asyncio.gather(*(client() for _ in range(12)))
+
+    with Engine.open(agents._as_if_first_asked(configured, questions)) as opened:
         opened.ingest([Document("d", "a document")])
-        for n in (0, 0, 1, 2, 3, 0):  # three fit
-            opened.search(f"document {n}")
+        opened.warm_up()
+        asyncio.run(ask(opened))
         stats = opened.cache_stats()
-    hits = {name: {level: one.hits for level, one in levels.items()} for name, levels in stats.items()}
-    assert hits == {"embedding": {"l1": 1}, "search": {"l1": 0}}
+    assert {name: list(levels) for name, levels in stats.items()} == {"embedding": ["l1"], "search": ["l1"]}
+    assert stats["search"]["l1"].hits == 0
+    assert 240 <= stats["embedding"]["l1"].misses <= 260, "two agents may miss what one then computes for both"
 
 
 def test_every_cell_of_the_sweep_changes_one_limit_of_one_agent():

@@ -60,7 +60,7 @@ def plan(experiment: Experiment) -> list[Work]:
         return [Work(skipped={"agents": "needs a GPU"})]
     dataset, settings = experiment.text("agents"), experiment.config.suite.agents
     argument = {
-        "engine": _as_if_first_asked(experiment.engine).model_dump_json(),
+        "engine": _as_if_first_asked(experiment.engine, len(dataset.queries)).model_dump_json(),
         "folder": str(ingested.folder(experiment, dataset, experiment.embedded(dataset))),
         "questions": [query.text for query in dataset.queries],
         "settings": settings.model_dump(mode="json"),
@@ -74,16 +74,17 @@ def plan(experiment: Experiment) -> list[Work]:
     ]
 
 
-def _as_if_first_asked(engine: EngineConfig) -> EngineConfig:
-    """The engine without caches but one: of embeddings, as many as there can be questions under way.
+def _as_if_first_asked(engine: EngineConfig, questions: int) -> EngineConfig:
+    """The engine without caches but one: of embeddings, for as long as their questions are under way.
 
-    The agents share it, so each question is embedded once, as in use; hardly any that is asked again later is
-    found there.
+    The agents share it, so each question is embedded once, as in use, and again when it comes again. Between
+    one agent's use of an embedding and another's, the questions ahead are answered and as many new ones come.
     """
     cache, reasoning = engine.cache, engine.agents.prefrontal_cortex
     under_way = reasoning.max_concurrent + reasoning.queue_size
+    maxsize = min(2 * under_way, questions - 1)
     changed = {
-        "embedding": cache.embedding.model_copy(update={"maxsize": under_way}),
+        "embedding": cache.embedding.model_copy(update={"maxsize": maxsize}),
         "search": cache.search.model_copy(update={"maxsize": 0}),
         "l2": cache.l2.model_copy(update={"enabled": False}),
         "l3": cache.l3.model_copy(update={"enabled": False}),

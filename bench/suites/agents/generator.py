@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -51,9 +52,8 @@ def arrivals(rate: float, start: float, end: float, random: np.random.Generator)
 
 
 def endless(questions: Sequence[str], random: np.random.Generator) -> Iterator[str]:
-    """Every question in random order, then again in another."""
-    while True:
-        yield from (questions[row] for row in random.permutation(len(questions)))
+    """Every question in random order, then in the same again: none comes twice among the last ones."""
+    return cycle([questions[row] for row in random.permutation(len(questions))])
 
 
 def clients(limits: AgentsConfig) -> int:
