@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
 
 from brein.embedding.base import Embedder, EmbedderConfig, Span, Tokenizer
+from brein.embedding.forward import Forward, Tensors
 from brein.embedding.passes import passes_of
 from brein.errors import ModelError, first_line
 from brein.records import FloatArray
 from brein.vectors import unit
+
+Taken = TypeVar("Taken")
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 # The package that carries the default model has an anonymous publisher, so its weights are compared with
@@ -72,9 +75,9 @@ class TransformerEmbedder(Embedder):
                 f"embedding.max_tokens = {config.max_tokens}: {config.model} takes at most {limit}; lower it"
             )
         self._model.max_seq_length = config.max_tokens
+        self._forward = Forward(self._model)
         self._batch_size = config.batch_size
         self.parallel_calls = passes_of(os.getpid()).count
-        self.embed(["a"])  # the tokenizer's settings change in its first call, which no other may be beside
 
     @property
     def dimension(self) -> int:
@@ -85,19 +88,20 @@ class TransformerEmbedder(Embedder):
         """Embed `texts` as float32 (n, dimension), rows of length 1."""
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        rows, found = self._in_passes(texts, normalize_embeddings=True, convert_to_numpy=True)
-        vectors: FloatArray = np.concatenate(found)[np.argsort(rows)]
-        return vectors
+        rows, found = self._in_passes(texts, _sentences)
+        return unit(np.concatenate(found)[np.argsort(rows), : self.dimension])
 
     def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
         """Embed each token of each text as float32 (tokens, d), the first and the last, special ones, left
         out; rows of length 1."""
-        rows, found = self._in_passes(texts, output_value="token_embeddings", convert_to_numpy=False)
-        encoded = [unit(tokens.numpy()[1:-1]) for part in found for tokens in part]
+        rows, found = self._in_passes(texts, _tokens)
+        encoded = [unit(tokens[1:-1]) for part in found for tokens in part]
         return [encoded[place] for place in np.argsort(rows)]
 
-    def _in_passes(self, texts: Sequence[str], **wanted: Any) -> tuple[list[int], list[Any]]:
-        """The rows of the texts in the order in which they are embedded, and what each forward pass gives.
+    def _in_passes(
+        self, texts: Sequence[str], taken: Callable[[Tensors], Taken]
+    ) -> tuple[list[int], list[Taken]]:
+        """The rows of the texts in the order in which they are embedded, and what is taken of each pass.
 
         Texts of like length, hence with little padding, share a pass; the longest come first, so the last
         passes to end are short ones.
@@ -107,12 +111,21 @@ class TransformerEmbedder(Embedder):
         size = max(1, ceil(len(texts) / passes))
         parts = [order[start : start + size] for start in range(0, len(order), size)]
 
-        def encode(rows: list[int]) -> Any:
-            batch = [texts[row] for row in rows]
-            return self._model.encode(batch, batch_size=len(batch), show_progress_bar=False, **wanted)
+        def forward(rows: list[int]) -> Taken:
+            return taken(self._forward([texts[row] for row in rows]))
 
         large = sum(map(len, texts)) >= _LARGE
-        return order, passes_of(os.getpid()).run(encode, parts, large)
+        return order, passes_of(os.getpid()).run(forward, parts, large)
+
+
+def _sentences(outputs: Tensors) -> FloatArray:
+    vectors: FloatArray = outputs["sentence_embedding"].numpy()
+    return vectors
+
+
+def _tokens(outputs: Tensors) -> list[FloatArray]:
+    each = zip(outputs["token_embeddings"].numpy(), outputs["attention_mask"].numpy(), strict=True)
+    return [tokens[mask.astype(bool)] for tokens, mask in each]
 
 
 class ModelTokenizer(Tokenizer):

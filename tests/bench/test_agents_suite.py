@@ -192,7 +192,9 @@ def test_each_time_a_question_is_asked_it_is_embedded_once(tmp_path, questions):
         stats = opened.cache_stats()
     assert {name: list(levels) for name, levels in stats.items()} == {"embedding": ["l1"], "search": ["l1"]}
     assert stats["search"]["l1"].hits == 0
-    assert 240 <= stats["embedding"]["l1"].misses <= 260, "two agents may miss what one then computes for both"
+    assert 240 <= stats["embedding"]["l1"].misses <= 260, (
+        "two agents may miss what one then computes for both"
+    )
 
 
 def test_every_cell_of_the_sweep_changes_one_limit_of_one_agent():

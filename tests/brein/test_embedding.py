@@ -16,6 +16,7 @@ import pytest
 from brein import embedding
 from brein.embedding import EMBEDDERS
 from brein.embedding.batcher import Batcher
+from brein.embedding.forward import Forward
 from brein.embedding.hashing import HashingConfig
 from brein.embedding.transformer import DEFAULT_MODEL, TransformerConfig, model_folder
 from brein.errors import ModelError
@@ -140,9 +141,52 @@ def test_any_model_loads_by_path_and_its_weights_are_its_identity(tmp_path):
     assert embedding.space(TransformerConfig(model=str(copy))) != embedding.space(config)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("prompt", [None, "a task: "])
+def test_one_graph_gives_what_the_model_gives(tmp_path, prompt):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_model(tmp_path)), device="cpu")
+    if prompt:
+        model.prompts, model.default_prompt_name = {"given": prompt}, "given"
+        model.set_pooling_include_prompt(False)
+    texts = ["one", "word " * 300, "three words here", "ünïcödé", "a"]
+    expected = model.encode(texts)
+    tokens = model.encode(texts, output_value="token_embeddings")
+    forward = Forward(model)
+    assert forward.is_graph
+    outputs = forward(texts)
+    np.testing.assert_allclose(outputs["sentence_embedding"], expected, atol=1e-5)
+    for row, each in enumerate(tokens):
+        np.testing.assert_allclose(outputs["token_embeddings"][row, : len(each)], each, atol=1e-5)
+        assert outputs["attention_mask"][row].sum() == len(each)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", ["a graph that differs", "no graph"])
+def test_a_model_that_is_no_graph_runs_module_by_module(tmp_path, problem):
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    class Last(torch.nn.Module):
+        def forward(self, features):
+            vectors = features["sentence_embedding"]
+            if problem == "no graph" and torch.jit.is_tracing():
+                raise RuntimeError("not to be traced")
+            return {**features, "sentence_embedding": vectors * float(len(vectors))}  # traced: as then
+
+    model = SentenceTransformer(str(tiny_model(tmp_path)), device="cpu")
+    model.append(Last())
+    texts = ["one", "three words here"]
+    expected = model.encode(texts)
+    forward = Forward(model)
+    assert not forward.is_graph
+    np.testing.assert_allclose(forward(texts)["sentence_embedding"], expected, atol=1e-5)
+
+
 @pytest.fixture
 def tiny(tmp_path):
-    """A model in passes of at most five texts; its `encode` can be replaced."""
+    """A model in passes of at most five texts; its `_forward` can be replaced."""
     return embedding.create(TransformerConfig(model=str(tiny_model(tmp_path)), batch_size=5))
 
 
@@ -150,13 +194,13 @@ def tiny(tmp_path):
 def test_each_pass_has_one_thread_and_torch_elsewhere_as_many_as_before(tiny, monkeypatch):
     import torch
 
-    seen, encode = [], tiny._model.encode
+    seen, forward = [], tiny._forward
 
-    def watched(texts, **wanted):
+    def watched(texts):
         seen.append((len(texts), torch.get_num_threads(), threading.current_thread().name))
-        return encode(texts, **wanted)
+        return forward(texts)
 
-    monkeypatch.setattr(tiny._model, "encode", watched)
+    monkeypatch.setattr(tiny, "_forward", watched)
     before = torch.get_num_threads()
     texts = [f"{'word ' * (n % 7)}{n}" for n in range(23)]
     vectors = tiny.embed(texts)
@@ -180,14 +224,14 @@ def test_each_pass_has_one_thread_and_torch_elsewhere_as_many_as_before(tiny, mo
 
 @pytest.mark.slow
 def test_a_query_does_not_stand_behind_what_is_ingested(tiny, monkeypatch):
-    go, encode = threading.Event(), tiny._model.encode
+    go, forward = threading.Event(), tiny._forward
 
-    def held(texts, **wanted):
+    def held(texts):
         if "ingested" in texts[0]:
             assert go.wait(20)
-        return encode(texts, **wanted)
+        return forward(texts)
 
-    monkeypatch.setattr(tiny._model, "encode", held)
+    monkeypatch.setattr(tiny, "_forward", held)
     with ThreadPoolExecutor(1) as other:
         ingest = other.submit(tiny.embed, ["ingested " * 100] * 50)
         try:
@@ -200,14 +244,14 @@ def test_a_query_does_not_stand_behind_what_is_ingested(tiny, monkeypatch):
 
 @pytest.mark.slow
 def test_an_error_in_one_pass_is_its_callers_and_the_next_call_works(tiny, monkeypatch):
-    encode = tiny._model.encode
+    forward = tiny._forward
 
-    def fails(texts, **wanted):
+    def fails(texts):
         if "bad" in texts:
             raise ValueError("a bad text")
-        return encode(texts, **wanted)
+        return forward(texts)
 
-    monkeypatch.setattr(tiny._model, "encode", fails)
+    monkeypatch.setattr(tiny, "_forward", fails)
     with pytest.raises(ValueError, match="a bad text"):
         tiny.embed([*(f"text {n}" for n in range(40)), "bad"])
     assert tiny.embed(["good"]).shape == (1, 32)
