@@ -7,7 +7,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Self
 
@@ -51,7 +51,7 @@ class Agent(Generic[Request, Answer]):
         self._closed = False
         self._waiting: OrderedDict[Call[Request, Answer], None] = OrderedDict()
         self._running: set[_Run[Request, Answer]] = set()
-        self._abandoned: set[_Run[Request, Answer]] = set()
+        self._abandoned: dict[_Run[Request, Answer], asyncio.Future[None]] = {}  # done when they end
         self._run_of: dict[Call[Request, Answer], _Run[Request, Answer]] = {}  # of what is running
         self._timers: dict[Call[Request, Answer], asyncio.TimerHandle] = {}  # of all that is in hand
         self._counts: Counter[str] = Counter()
@@ -67,10 +67,11 @@ class Agent(Generic[Request, Answer]):
         """
         self.check_room()
         call: Call[Request, Answer] = Call(request, self._clock(), self._cancelled)
-        self._timers[call] = call.get_loop().call_later(self.config.timeout, self._time_out, call)
-        self._counts["admitted"] += 1
         self._waiting[call] = None
-        self._dispatch()
+        self._dispatch()  # before what follows, which is done while a thread wakes up
+        if not call.done():
+            self._timers[call] = call.get_loop().call_later(self.config.timeout, self._time_out, call)
+        self._counts["admitted"] += 1
         self._most_waiting = max(self._most_waiting, len(self._waiting))
         return call
 
@@ -120,7 +121,7 @@ class Agent(Generic[Request, Answer]):
             if self._timers:
                 await asyncio.wait(self._timers)  # each has its timeout
             if self._abandoned:
-                await asyncio.wait([run.work for run in self._abandoned], timeout=_GRACE)
+                await asyncio.wait(self._abandoned.values(), timeout=_GRACE)
         finally:
             self.release()
 
@@ -147,12 +148,12 @@ class Agent(Generic[Request, Answer]):
             deadline = calls[-1].admitted + self.config.timeout
             requests = [call.request for call in calls]
             batch = Batch(requests, deadline, self._clock, partial(self._give, calls))
-            run = _Run(calls, batch, self._worker.start(batch))
+            run = _Run(calls, batch)
+            run.stop = self._worker.start(batch, partial(self._ended, run))
             self._running.add(run)
             for call in calls:
                 call.batch = batch
                 self._run_of[call] = run
-            run.work.add_done_callback(partial(self._ended, run))
 
     def _next(self) -> list[Call[Request, Answer]]:
         """The batch whose turn it is, empty where none waits."""
@@ -174,25 +175,27 @@ class Agent(Generic[Request, Answer]):
         if not call.done():
             self._settle(call, outcome)
 
-    def _ended(self, run: _Run[Request, Answer], work: asyncio.Future[Outcomes[Answer]]) -> None:
-        self._abandoned.discard(run)
+    def _ended(self, run: _Run[Request, Answer], found: Outcomes[Answer] | BaseException) -> None:
+        if run in self._abandoned:
+            self._abandoned.pop(run).set_result(None)
         self._free(run)
-        for call, outcome in zip(run.calls, self._outcomes(run, work), strict=True):
+        for call, outcome in zip(run.calls, self._outcomes(run, found), strict=True):
             self._given(call, outcome)
         self._dispatch()
 
     def _outcomes(
-        self, run: _Run[Request, Answer], work: asyncio.Future[Outcomes[Answer]]
+        self, run: _Run[Request, Answer], found: Outcomes[Answer] | BaseException
     ) -> Sequence[Answer | BaseException]:
-        error: BaseException | None
-        if work.cancelled():
+        error: BaseException
+        if isinstance(found, asyncio.CancelledError):
             error = AgentError(f"{self.name}: its work was cancelled")
-        elif (error := work.exception()) is None:
-            outcomes = work.result()
-            if isinstance(outcomes, Sequence) and len(outcomes) == len(run.calls):
-                return outcomes
+        elif isinstance(found, BaseException):
+            error = found
+        elif isinstance(found, Sequence) and len(found) == len(run.calls):
+            return found
+        else:
             error = AgentError(
-                f"{self.name}: its work gave {outcomes!r:.100} for {len(run.calls)} requests; "
+                f"{self.name}: its work gave {found!r:.100} for {len(run.calls)} requests; "
                 "it must give a sequence with an outcome for each"
             )
         return [error] * len(run.calls)
@@ -220,7 +223,8 @@ class Agent(Generic[Request, Answer]):
 
     def _leave(self, call: Call[Request, Answer]) -> None:
         call.times = self._times(call)
-        self._timers.pop(call).cancel()
+        if timer := self._timers.pop(call, None):  # None: its time was over when it was admitted
+            timer.cancel()
         self._waiting.pop(call, None)
         run = self._run_of.get(call)
         if run is not None and all(other.done() for other in run.calls):
@@ -233,10 +237,10 @@ class Agent(Generic[Request, Answer]):
         return Times(call.admitted, call.batch.taken, started, self._clock() if ended is None else ended)
 
     def _abandon(self, run: _Run[Request, Answer]) -> None:
-        self._abandoned.add(run)
+        self._abandoned[run] = asyncio.get_running_loop().create_future()
         self._free(run)
         run.batch.wanted = False
-        run.work.cancel()
+        run.stop()
         self._dispatch()
 
     def _free(self, run: _Run[Request, Answer]) -> None:
@@ -247,10 +251,10 @@ class Agent(Generic[Request, Answer]):
                 del self._run_of[call]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class _Run(Generic[Request, Answer]):
-    """What a slot does: work on the batch that these calls are."""
+    """What a slot does: work on the batch that these calls are. `stop` is there once it has begun."""
 
     calls: list[Call[Request, Answer]]
     batch: Batch[Request]
-    work: asyncio.Future[Outcomes[Answer]]
+    stop: Callable[[], object] = field(init=False)

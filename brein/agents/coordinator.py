@@ -152,12 +152,13 @@ class Coordinator(Generic[Emotion, Reasoned]):
         missing: str | None = None
         with ExitStack() as over:  # a call that is awaited is cancelled with this; amygdala's may not be yet
             over.callback(self._end, self._begin())
-            memory = self._hippocampus.submit(Search(query, k, where))
-            try:
+            self._hippocampus.check_room()  # amygdala is not to work for nothing
+            try:  # it comes first: it soon waits for the embedding, and leaves its core to the other
                 feeling = self._amygdala.submit(query)
                 over.callback(feeling.cancel)
             except BreinError as error:
                 missing = _reason(error)
+            memory = self._hippocampus.submit(Search(query, k, where))
             retrieval = cast(Retrieval, await memory)  # as every Search is answered
             if feeling is not None:
                 try:

@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Generic, TypeAlias
+from typing import Generic, TypeAlias
 
 from brein.agents.base import Answer, Batch, Request
 from brein.errors import AgentError
 
 Outcomes: TypeAlias = Sequence[Answer | Exception]
 """One for each request of a batch, in its order: the answer, or the error that it alone fails with."""
+
+Ended: TypeAlias = Callable[[Outcomes[Answer] | BaseException], None]
+"""Told of the end of work: the outcomes, or the error that all fail with."""
 
 
 def one_by_one(function: Callable[[Request], Answer]) -> Callable[[Batch[Request]], Outcomes[Answer]]:
@@ -47,10 +50,10 @@ class Worker(ABC, Generic[Request, Answer]):
     """Does an agent's work. Used from one event loop."""
 
     @abstractmethod
-    def start(self, batch: Batch[Request]) -> asyncio.Future[Outcomes[Answer]]:
-        """Begin to work on `batch`; the future is done when that work has ended.
+    def start(self, batch: Batch[Request], ended: Ended[Answer]) -> Callable[[], object]:
+        """Begin to work on `batch`, and call `ended` once, from the event loop and never before this returns.
 
-        Cancelling it stops work that can be stopped, and does nothing to other work.
+        Returns what stops work that can be stopped, and does nothing to other work.
         """
 
     @abstractmethod
@@ -64,9 +67,14 @@ class OnLoop(Worker[Request, Answer]):
     def __init__(self, function: Callable[[Batch[Request]], Awaitable[Outcomes[Answer]]]) -> None:
         self._function = function
 
-    def start(self, batch: Batch[Request]) -> asyncio.Future[Outcomes[Answer]]:
-        """Begin to work on `batch`; cancelling the future cancels the work."""
-        return asyncio.get_running_loop().create_task(self._work(batch))
+    def start(self, batch: Batch[Request], ended: Ended[Answer]) -> Callable[[], object]:
+        """Begin to work on `batch`; what this returns cancels the work."""
+        task = asyncio.get_running_loop().create_task(self._work(batch))
+        task.add_done_callback(partial(self._ended, ended))
+        return task.cancel
+
+    def _ended(self, ended: Ended[Answer], task: asyncio.Task[Outcomes[Answer]]) -> None:
+        ended(asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
 
     async def _work(self, batch: Batch[Request]) -> Outcomes[Answer]:
         with batch.service():
@@ -90,20 +98,19 @@ class InThreads(Worker[Request, Answer]):
         self._threads: list[_Thread] = []
         self._idle: list[_Thread] = []  # the last to work is the first to work again: what it uses is warm
 
-    def start(self, batch: Batch[Request]) -> asyncio.Future[Outcomes[Answer]]:
+    def start(self, batch: Batch[Request], ended: Ended[Answer]) -> Callable[[], object]:
         """Begin to work on `batch`; nothing stops a thread."""
-        end = _Unstoppable()
+        loop = asyncio.get_running_loop()
         try:
             thread = self._idle.pop() if self._idle else self._new_thread()
         except RuntimeError as error:
-            end.set_exception(
-                AgentError(f"{self._name} can have no thread: {error}; let the process have more")
-            )
+            problem = f"{self._name} can have no thread: {error}; let the process have more"
+            loop.call_soon(ended, AgentError(problem))
         else:
-            thread.tasks.put(partial(self._work, thread, batch, end))
+            thread.tasks.put(partial(self._work, thread, batch, loop, ended))
             if self._closed:
                 thread.tasks.put(None)
-        return end
+        return _nothing
 
     def close(self) -> None:
         """End the idle threads, and the others as soon as their work ends."""
@@ -120,10 +127,16 @@ class InThreads(Worker[Request, Answer]):
         self._threads.append(thread)
         return thread
 
-    def _work(self, thread: _Thread, batch: Batch[Request], end: _Unstoppable) -> None:
+    def _work(
+        self,
+        thread: _Thread,
+        batch: Batch[Request],
+        loop: asyncio.AbstractEventLoop,
+        ended: Ended[Answer],
+    ) -> None:
         outcomes = self._outcomes(batch)
         try:
-            end.get_loop().call_soon_threadsafe(self._ended, thread, end, outcomes)
+            loop.call_soon_threadsafe(self._ended, thread, ended, outcomes)
         except RuntimeError:  # the event loop is closed: nobody waits for this, nor has more for the thread
             thread.tasks.put(None)
 
@@ -136,10 +149,10 @@ class InThreads(Worker[Request, Answer]):
         except BaseException as error:  # an exit, say, which must end neither the thread nor the event loop
             return [AgentError(f"{self._name}: its work raised {error!r}")] * len(batch.requests)
 
-    def _ended(self, thread: _Thread, end: _Unstoppable, outcomes: Outcomes[Answer]) -> None:
+    def _ended(self, thread: _Thread, ended: Ended[Answer], outcomes: Outcomes[Answer]) -> None:
         if not self._closed:
             self._idle.append(thread)
-        end.set_result(outcomes)
+        ended(outcomes)
 
 
 class _Thread(Thread):
@@ -155,8 +168,5 @@ class _Thread(Thread):
             del task  # what it worked on is not kept while waiting for the next
 
 
-class _Unstoppable(asyncio.Future[Any]):
-    """The end of work that cannot be cancelled."""
-
-    def cancel(self, msg: Any = None) -> bool:
-        return False
+def _nothing() -> None:
+    """Stop nothing."""

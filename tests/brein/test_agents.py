@@ -1,6 +1,7 @@
 """An agent admits or refuses at once, gives every request one outcome, and frees what nobody waits for."""
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import threading
@@ -225,6 +226,19 @@ async def test_a_request_that_runs_out_of_time_gets_an_error_and_frees_its_slot(
         assert hangs.times.ended - hangs.times.admitted >= 1
         work.gate.set()
     assert (agent.stats().timed_out, agent.stats().served, agent.stats().abandoned) == (1, 1, 0)
+
+
+@asynchronous
+async def test_a_request_whose_time_is_over_when_it_is_admitted_gets_an_error_and_none_of_the_work(work):
+    """The process was stopped for a while, say."""
+    agent = work.agent(timeout=0.5)
+    agent._clock = itertools.count().__next__
+    with pytest.raises(AgentTimeoutError, match="the request waited"):
+        await agent.submit("asked")
+    stats = agent.stats()
+    assert (stats.admitted, stats.timed_out, stats.waiting, stats.running) == (1, 1, 0, 0)
+    assert work.begun == []
+    await agent.close()
 
 
 @asynchronous

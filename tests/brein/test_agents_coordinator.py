@@ -160,8 +160,8 @@ def test_memory_and_emotion_work_side_by_side_and_reasoning_over_what_they_found
         assert (response.answer, response.retrieval, response.emotion) == ("because", FOUND, "calm")
         assert response.degraded is None
         assert agents.asked == [
-            (0, "hippocampus", Search("why?", 3, {"lang": "en"})),
             (0, "amygdala", "why?"),
+            (0, "hippocampus", Search("why?", 3, {"lang": "en"})),
             (10, "prefrontal_cortex", Evidence("why?", (HIT,), "calm", 0.5)),
         ]
         assert response.trace.wall == 30
@@ -382,6 +382,7 @@ def test_a_full_agent_refuses_the_question(in_virtual_time, name):
         await asyncio.gather(*others)
         await asyncio.sleep(1)
         assert all(stats.running == stats.waiting == 0 for stats in agents.coordinator.stats().values())
+        assert {request for _, _, request in agents.asked} == {"other"}, "no agent worked for nothing"
 
     in_virtual_time(scenario)
 
