@@ -302,6 +302,8 @@ _AGENTS = (
     *_latency("agents.latency", "Question to answer, one client", "agents.ask", 50, 95),
     *_latency("agents.hop_latency", "Hop to an agent", "agents.hop", 95),
     Metric("agents.coordination_overhead", "Coordination overhead", "", "lower", "agents.overhead", _mean),
+    _time("agents.coordination_time.mean", "Coordination of a question, mean", "agents.coordination"),
+    _time("agents.handover_time.mean", "Two bare hand-overs to threads and back, mean", "agents.handover"),
     _time("agents.service_time.mean", "Service time of an agent, mean", "agents.service"),
     _time("agents.queue_wait.mean", "Wait for an agent's slot, mean", "agents.queue_wait"),
     _per_second("agents.capacity", "Questions answered at most", "requests", "agents.capacity"),

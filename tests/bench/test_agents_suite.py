@@ -1,6 +1,8 @@
 """The agents suite's trials, run whole in this process on an engine that embeds without a model."""
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import numpy as np
@@ -99,6 +101,8 @@ def test_every_question_gives_its_latency_its_overhead_and_a_hop_to_each_agent(a
     for agent in AGENTS:
         for name in ("agents.hop_latency.mean", "agents.service_time.mean", "agents.queue_wait.mean"):
             assert counts[name, agent] == each
+    for name in ("agents.coordination_time.mean", "agents.handover_time.mean"):
+        assert counts[name,] == each
     assert found["agents.coordination_overhead",].n == each
     assert made["facts"]["doubts"] == {}
 
@@ -108,12 +112,24 @@ def test_the_parts_of_a_question_fit_into_the_whole(alone):
     hops = [found["agents.hop_latency.mean", agent].value for agent in AGENTS]
     assert found["agents.hop_latency.mean",].value == pytest.approx(np.mean(hops))
     assert 0 < found["agents.coordination_overhead",].value < 1
+    coordination = samples[samples["series"] == "agents.coordination"]["value"].to_numpy()
+    share = samples[samples["series"] == "agents.overhead"]["value"].to_numpy()
+    wall = samples[samples["series"] == "agents.ask"]["value"].to_numpy()
+    np.testing.assert_allclose(coordination, share * wall)
     # Reasoning begins when memory has ended.
     whole, parts = (samples[samples["series"] == name] for name in ("agents.ask", "agents.service"))
     for agent in AGENTS:
         own = parts[parts["labels"] == f'{{"agent": "{agent}"}}']["value"].to_numpy()
         assert (own > 0).all()
         assert (own < whole["value"].to_numpy()).all()
+
+
+def test_bare_handovers_are_what_is_left_beside_the_work_of_two_threads():
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        start = time.perf_counter()
+        bare = asyncio.run(idle.bare_handovers((first, second), (0.02, 0.03)))
+        wall = time.perf_counter() - start
+    assert 0 < bare < wall - 0.05
 
 
 def test_answers_that_lack_a_part_are_doubted(argument, monkeypatch):
