@@ -175,29 +175,21 @@ class Agent(Generic[Request, Answer]):
         if not call.done():
             self._settle(call, outcome)
 
-    def _ended(self, run: _Run[Request, Answer], found: Outcomes[Answer] | BaseException) -> None:
+    def _ended(self, run: _Run[Request, Answer], outcomes: Outcomes[Answer]) -> None:
         if run in self._abandoned:
             self._abandoned.pop(run).set_result(None)
         self._free(run)
-        for call, outcome in zip(run.calls, self._outcomes(run, found), strict=True):
+        for call, outcome in zip(run.calls, self._checked(run, outcomes), strict=True):
             self._given(call, outcome)
         self._dispatch()
 
-    def _outcomes(
-        self, run: _Run[Request, Answer], found: Outcomes[Answer] | BaseException
-    ) -> Sequence[Answer | BaseException]:
-        error: BaseException
-        if isinstance(found, asyncio.CancelledError):
-            error = AgentError(f"{self.name}: its work was cancelled")
-        elif isinstance(found, BaseException):
-            error = found
-        elif isinstance(found, Sequence) and len(found) == len(run.calls):
-            return found
-        else:
-            error = AgentError(
-                f"{self.name}: its work gave {found!r:.100} for {len(run.calls)} requests; "
-                "it must give a sequence with an outcome for each"
-            )
+    def _checked(self, run: _Run[Request, Answer], outcomes: Outcomes[Answer]) -> Outcomes[Answer]:
+        if isinstance(outcomes, Sequence) and len(outcomes) == len(run.calls):
+            return outcomes
+        error = AgentError(
+            f"{self.name}: its work gave {outcomes!r:.100} for {len(run.calls)} requests; "
+            "it must give a sequence with an outcome for each"
+        )
         return [error] * len(run.calls)
 
     def _time_out(self, call: Call[Request, Answer]) -> None:
@@ -237,7 +229,7 @@ class Agent(Generic[Request, Answer]):
         return Times(call.admitted, call.batch.taken, started, self._clock() if ended is None else ended)
 
     def _abandon(self, run: _Run[Request, Answer]) -> None:
-        self._abandoned[run] = asyncio.get_running_loop().create_future()
+        self._abandoned[run] = run.calls[0].get_loop().create_future()
         self._free(run)
         run.batch.wanted = False
         run.stop()

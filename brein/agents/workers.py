@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Generic, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 from brein.agents.base import Answer, Batch, Request
 from brein.errors import AgentError
@@ -16,8 +16,8 @@ from brein.errors import AgentError
 Outcomes: TypeAlias = Sequence[Answer | Exception]
 """One for each request of a batch, in its order: the answer, or the error that it alone fails with."""
 
-Ended: TypeAlias = Callable[[Outcomes[Answer] | BaseException], None]
-"""Told of the end of work: the outcomes, or the error that all fail with."""
+Ended: TypeAlias = Callable[[Outcomes[Answer]], None]
+"""Told of the end of work: its outcomes."""
 
 
 def one_by_one(function: Callable[[Request], Answer]) -> Callable[[Batch[Request]], Outcomes[Answer]]:
@@ -70,11 +70,14 @@ class OnLoop(Worker[Request, Answer]):
     def start(self, batch: Batch[Request], ended: Ended[Answer]) -> Callable[[], object]:
         """Begin to work on `batch`; what this returns cancels the work."""
         task = asyncio.get_running_loop().create_task(self._work(batch))
-        task.add_done_callback(partial(self._ended, ended))
+        task.add_done_callback(partial(self._ended, batch, ended))
         return task.cancel
 
-    def _ended(self, ended: Ended[Answer], task: asyncio.Task[Outcomes[Answer]]) -> None:
-        ended(asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
+    def _ended(
+        self, batch: Batch[Request], ended: Ended[Answer], task: asyncio.Task[Outcomes[Answer]]
+    ) -> None:
+        error = AgentError("its work was cancelled") if task.cancelled() else task.exception()
+        ended(task.result() if error is None else _all_failed(batch, error))
 
     async def _work(self, batch: Batch[Request]) -> Outcomes[Answer]:
         with batch.service():
@@ -104,8 +107,8 @@ class InThreads(Worker[Request, Answer]):
         try:
             thread = self._idle.pop() if self._idle else self._new_thread()
         except RuntimeError as error:
-            problem = f"{self._name} can have no thread: {error}; let the process have more"
-            loop.call_soon(ended, AgentError(problem))
+            problem = AgentError(f"{self._name} can have no thread: {error}; let the process have more")
+            loop.call_soon(ended, _all_failed(batch, problem))
         else:
             thread.tasks.put(partial(self._work, thread, batch, loop, ended))
             if self._closed:
@@ -145,9 +148,9 @@ class InThreads(Worker[Request, Answer]):
             with batch.service():
                 return self._function(batch)
         except Exception as error:
-            return [error] * len(batch.requests)
+            return _all_failed(batch, error)
         except BaseException as error:  # an exit, say, which must end neither the thread nor the event loop
-            return [AgentError(f"{self._name}: its work raised {error!r}")] * len(batch.requests)
+            return _all_failed(batch, AgentError(f"{self._name}: its work raised {error!r}"))
 
     def _ended(self, thread: _Thread, ended: Ended[Answer], outcomes: Outcomes[Answer]) -> None:
         if not self._closed:
@@ -166,6 +169,10 @@ class _Thread(Thread):
         while (task := self.tasks.get()) is not None:
             task()
             del task  # what it worked on is not kept while waiting for the next
+
+
+def _all_failed(batch: Batch[Any], error: BaseException) -> list[Any]:
+    return [error] * len(batch.requests)
 
 
 def _nothing() -> None:

@@ -75,9 +75,11 @@ class TransformerEmbedder(Embedder):
                 f"embedding.max_tokens = {config.max_tokens}: {config.model} takes at most {limit}; lower it"
             )
         self._model.max_seq_length = config.max_tokens
-        self._forward = Forward(self._model)
+        passes = passes_of(os.getpid())
+        # In a thread of its own: a process forked from one in which torch has computed may hang.
+        (self._forward,) = passes.run(Forward, [self._model], large=True)
         self._batch_size = config.batch_size
-        self.parallel_calls = passes_of(os.getpid()).count
+        self.parallel_calls = passes.count
 
     @property
     def dimension(self) -> int:

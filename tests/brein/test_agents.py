@@ -238,7 +238,43 @@ async def test_a_request_whose_time_is_over_when_it_is_admitted_gets_an_error_an
     stats = agent.stats()
     assert (stats.admitted, stats.timed_out, stats.waiting, stats.running) == (1, 1, 0, 0)
     assert work.begun == []
+    assert agent._timers == {}
     await agent.close()
+
+
+def test_a_request_is_given_up_while_its_event_loop_rests(work):
+    with asyncio.Runner() as runner:
+
+        async def asked():
+            call = agent.submit("wait")
+            await until(lambda: work.begun)
+            return call
+
+        agent = work.agent()
+        call = runner.run(asked())
+        call.cancel()
+        stats = agent.stats()
+        assert (stats.cancelled, stats.running, stats.abandoned) == (1, 0, 1)
+        work.gate.set()
+        runner.run(agent.close())
+        assert agent.stats().abandoned == 0
+
+
+class FalsyError(Exception):
+    """An error that is false where it is asked for its truth."""
+
+    def __bool__(self):
+        return False
+
+
+@asynchronous
+async def test_an_error_that_is_false_is_an_error_still():
+    async def fail(batch):
+        raise FalsyError
+
+    async with Agent("amygdala", limits(), OnLoop(fail)) as agent:
+        with pytest.raises(FalsyError):
+            await agent.submit("asked")
 
 
 @asynchronous

@@ -163,8 +163,8 @@ def test_one_graph_gives_what_the_model_gives(tmp_path, prompt):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("problem", ["a graph that differs", "no graph"])
-def test_a_model_that_is_no_graph_runs_module_by_module(tmp_path, problem):
+@pytest.mark.parametrize("problem", ["a graph that differs", "one that differs on long texts", "no graph"])
+def test_a_model_that_is_no_graph_runs_module_by_module_and_says_so(tmp_path, caplog, problem):
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -173,15 +173,54 @@ def test_a_model_that_is_no_graph_runs_module_by_module(tmp_path, problem):
             vectors = features["sentence_embedding"]
             if problem == "no graph" and torch.jit.is_tracing():
                 raise RuntimeError("not to be traced")
-            return {**features, "sentence_embedding": vectors * float(len(vectors))}  # traced: as then
+            # Python's numbers are what they were when they were traced.
+            factor = len(vectors) if problem == "a graph that differs" else 1
+            if problem == "one that differs on long texts" and features["input_ids"].shape[1] > 200:
+                factor = 2
+            return {**features, "sentence_embedding": vectors * float(factor)}
 
     model = SentenceTransformer(str(tiny_model(tmp_path)), device="cpu")
     model.append(Last())
-    texts = ["one", "three words here"]
+    texts = ["one", "word " * 300]
     expected = model.encode(texts)
     forward = Forward(model)
     assert not forward.is_graph
+    assert "the model is no graph and embeds more slowly" in caplog.text
     np.testing.assert_allclose(forward(texts)["sentence_embedding"], expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_texts_longer_than_the_graph_was_tried_on_go_through_the_modules(tmp_path, monkeypatch):
+    from sentence_transformers import SentenceTransformer
+
+    monkeypatch.setattr("brein.embedding.forward._LONGEST", 20)
+    model = SentenceTransformer(str(tiny_model(tmp_path)), device="cpu")
+    forward = Forward(model)
+    assert forward.is_graph
+    seen, graph = [], forward._graph
+    forward._graph = lambda features: seen.append(features["input_ids"].shape[1]) or graph(features)
+    for words in (1, 10, 300):
+        texts = ["word " * words, "a"]
+        np.testing.assert_allclose(forward(texts)["sentence_embedding"], model.encode(texts), atol=1e-5)
+    assert seen == [3, 12]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_model_of_half_precision_gives_whole_floats(tmp_path, dtype):
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_model(tmp_path)), device="cpu").to(getattr(torch, dtype))
+    model.save(str(tmp_path / "half"))
+    made = embedding.create(TransformerConfig(model=str(tmp_path / "half")))
+    assert made.embed(TEXTS).dtype == made.embed_tokens(TEXTS)[0].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(made.embed(TEXTS), axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_default_model_is_one_graph():
+    assert embedding.create(TransformerConfig())._forward.is_graph
 
 
 @pytest.fixture
@@ -258,13 +297,17 @@ def test_an_error_in_one_pass_is_its_callers_and_the_next_call_works(tiny, monke
 
 
 @pytest.mark.slow
-def test_a_forked_process_has_passes_of_its_own(tiny):
-    before = tiny.embed(["a text"])
+def test_a_forked_process_has_passes_of_its_own():
+    """Of a model that computes in several threads where it may."""
+    made = embedding.create(TransformerConfig())
+    before = made.embed(["a text"])
     read, write = os.pipe()
     child = os.fork()
     if not child:
         try:
-            os.write(write, tiny.embed(["a text"]).tobytes())
+            again = embedding.create(TransformerConfig())
+            same = np.array_equal(again.embed(["a text"]), made.embed(["a text"]))
+            os.write(write, made.embed(["a text"]).tobytes() if same else b"")
         finally:
             os._exit(0)
     os.close(write)

@@ -1,17 +1,13 @@
 """Part `idle`: one client, one question at a time, each once: what coordinating the agents costs.
 
 Nobody else asks, so nobody waits for a slot: the times are the agents' own work, and what lies between. How
-much of that is the machine's own is measured in turn: after each answer the event loop has two bare threads
-work, one after the other, for as long as memory and reasoning did.
+much of that is the machine's own is measured afterwards: the event loop has two bare threads work, one after
+the other, for as long as memory and reasoning did.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -20,6 +16,7 @@ import numpy as np
 from bench import trial
 from bench.suites.agents import coordination
 from bench.suites.agents.coordination import Reply
+from bench.suites.agents.handover import BareThread, handovers
 from bench.suites.base import Experiment
 from bench.timing import Timed, time_each
 from bench.trial import Measurement, Plan, Samples, Work
@@ -33,6 +30,7 @@ METRICS: tuple[str, ...] = (
     "agents.service_time",
     "agents.queue_wait",
 )
+_HANDOVERS = 50  # a mean needs no more
 _WARM_UP = 20  # questions asked first, untimed, whose threads and prototypes the others find there
 
 
@@ -46,8 +44,8 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
         f"{len(experiment.text('agents').documents):,} documents; no search is cached",
     )
     conditions["agents.handover"] = (
-        "after each answer: asyncio's run_in_executor with a function that works as long as hippocampus did, "
-        "then with one that works as long as prefrontal_cortex did, in threads of their own; less that work"
+        f"after {min(asked, _HANDOVERS)} of the answers: the event loop has a thread compute for as long as "
+        "hippocampus did, then another for as long as prefrontal_cortex did; less that work"
     )
     plan = Plan("agents", "idle", "bench.suites.agents.idle:ask_one_by_one", argument)
     return Work([plan], conditions=conditions)
@@ -58,77 +56,46 @@ def ask_one_by_one(argument: dict[str, Any]) -> Measurement:
     settings, questions = argument["settings"], argument["questions"]
     order = np.random.default_rng(argument["seed"]).permutation(len(questions))
     texts = [questions[row] for row in order]
-    with coordination.opened(argument) as (runner, agents), _threads() as first, _threads() as second:
+    with coordination.opened(argument) as (runner, agents):
         ask = partial(agents.ask, k=settings["k"])
-
-        def answer(text: str) -> tuple[Reply, float]:
-            reply = runner.run(ask(text))
-            times = reply.trace.hippocampus.service_time, reply.trace.prefrontal_cortex.service_time
-            return reply, runner.run(bare_handovers((first, second), times))
-
         for text in texts[-_WARM_UP:]:
-            answer(text)
+            runner.run(ask(text))
         yield
-        timed = time_each(answer, texts[: settings["questions"]])
+        timed = time_each(lambda text: runner.run(ask(text)), texts[: settings["questions"]])
+        work = [_in_turn(one.given) for one in timed[:_HANDOVERS]]
+        with BareThread() as first, BareThread() as second:
+            bare = time_each(lambda seconds: runner.run(handovers((first, second), seconds)), work)
     yield
-    return trial.report(*samples(timed), doubts=_doubts([one.given[0] for one in timed]))
+    handover = Samples("agents.handover")
+    for one in bare:
+        handover.add(one.given, one.start)
+    return trial.report(*samples(timed), handover, doubts=_doubts([one.given for one in timed]))
 
 
-def _threads() -> Executor:
-    return ThreadPoolExecutor(1)
+def _in_turn(reply: Reply) -> tuple[float, float]:
+    """Seconds that the agents worked that work one after the other."""
+    return reply.trace.hippocampus.service_time, reply.trace.prefrontal_cortex.service_time
 
 
-async def bare_handovers(threads: Sequence[Executor], work: Sequence[float]) -> float:
-    """Seconds beyond the work, if each thread works so many seconds, one after the other, for the event loop.
-
-    No coordination that has threads compute and lives on an event loop is faster.
-    """
-    loop = asyncio.get_running_loop()
-    start = time.perf_counter()
-    worked = [
-        await loop.run_in_executor(thread, _work, seconds)
-        for thread, seconds in zip(threads, work, strict=True)
-    ]
-    return time.perf_counter() - start - sum(worked)
-
-
-def _work(seconds: float) -> float:
-    """Compute for so long, without the interpreter's lock; returns the seconds it took."""
-    data, start = bytes(1 << 16), time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        hashlib.sha256(data)
-    return time.perf_counter() - start
-
-
-def samples(timed: Sequence[Timed[tuple[Reply, float]]]) -> list[Samples]:
+def samples(timed: Sequence[Timed[Reply]]) -> list[Samples]:
     """The traces of the answers as samples: of the whole, of every hop, and agent by agent."""
     ask, overhead = Samples("agents.ask"), Samples("agents.overhead")
-    coordination, handover = Samples("agents.coordination"), Samples("agents.handover")
+    coordination = Samples("agents.coordination")
     hops, service, waits = _ByAgent("agents.hop"), _ByAgent("agents.service"), _ByAgent("agents.queue_wait")
     every_hop = Samples("agents.hop")
     for one in timed:
-        reply, bare = one.given
-        trace = reply.trace
+        trace = one.given.trace
         ask.add(trace.wall, one.start)
         overhead.add(trace.coordination_overhead, one.start)
         coordination.add(trace.coordination_overhead * trace.wall, one.start)
-        handover.add(bare, one.start)
         for agent, seconds in trace.hop_latency.items():
             hops[agent].add(seconds, one.start)
             every_hop.add(seconds, one.start)
         for agent, times in trace.agents.items():
             service[agent].add(times.service_time, one.start)
             waits[agent].add(times.queue_wait, one.start)
-    return [
-        ask,
-        overhead,
-        coordination,
-        handover,
-        every_hop,
-        *hops.values(),
-        *service.values(),
-        *waits.values(),
-    ]
+    by_agent = [*hops.values(), *service.values(), *waits.values()]
+    return [ask, overhead, coordination, every_hop, *by_agent]
 
 
 class _ByAgent(dict[str, Samples]):

@@ -10,6 +10,7 @@ LONGEST = 400  # characters of a piece; what runs on without an end is cut betwe
 
 _PARAGRAPH = re.compile(r"\n[ \t]*(?:\n|(?=[-*•] |\d{1,3}[.)] ))")  # or an item of a list
 # After . ! ? and what closes with it, where something begins that is no small letter; after 。！？ anywhere.
+# The group is what lies between two sentences.
 _END = re.compile(
     r"""[.!?…]["'\u201d\u2019)\]]?(\s+)(?=["'\u201c\u2018(\[]?[^\Wa-z_])"""
     r"""|[\u3002\uff01\uff1f]()"""
@@ -38,7 +39,7 @@ def split(text: str) -> Iterator[str]:
 def _pieces(paragraph: str) -> Iterator[str]:
     start = 0
     for end in _END.finditer(paragraph):
-        yield paragraph[start : end.start(end.lastindex or 0)]
+        yield paragraph[start : end.start(end.lastindex or 1)]
         start = end.end()
     yield paragraph[start:]
 
