@@ -298,6 +298,7 @@ async def test_closing_lets_the_admitted_finish_refuses_others_and_leaves_nothin
     agent = work.agent(slots=2)
     calls = [agent.submit(f"wait{n}") for n in range(5)]
     closing = asyncio.create_task(agent.close())
+    await asyncio.sleep(0)  # a task that is cancelled before it begins never does
     await until(lambda: len(work.begun) == 2)
     with pytest.raises(ClosedError, match="amygdala is closed"):
         agent.submit("too late")
@@ -316,6 +317,7 @@ async def test_a_cancelled_close_refuses_others_lets_the_admitted_finish_and_lea
     agent = work.agent(slots=2)
     calls = [agent.submit(f"wait{n}") for n in range(5)]
     closing = asyncio.create_task(agent.close())
+    await asyncio.sleep(0)  # a task that is cancelled before it begins never does
     await until(lambda: len(work.begun) == 2)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
