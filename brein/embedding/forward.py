@@ -23,8 +23,8 @@ class Forward:
     """Takes texts through the modules of a SentenceTransformer, one call for each forward pass.
 
     Module by module, a pass goes back to the interpreter after each of some two hundred operations and waits
-    for its lock: two threads on two cores embedded 103 questions a second between them. As a TorchScript
-    graph, traced when this is made, a pass does not: 256, with the same vectors. A graph is what tracing saw
+    for its lock: two threads on two cores embedded 158 questions a second between them. As a TorchScript
+    graph, traced when this is made, a pass does not: 267, with the same vectors. A graph is what tracing saw
     of one example, so it is compared with the modules on others. Where it differs, or a model cannot be
     traced, the modules run, and the log says so; also on texts of more tokens than were compared.
 
