@@ -112,6 +112,9 @@ class Metric:
         return self.spread == "processes" and self.quality is None and self.unit != "B"
 
 
+# --- a value of one process's samples ------------------------------------------------------------------
+
+
 def _largest(rows: pd.DataFrame) -> float:
     return float(rows["value"].max())
 
@@ -166,6 +169,9 @@ def _quantile(quantile: float) -> Callable[[pd.DataFrame], float | None]:
     return derive
 
 
+# --- lines of the table --------------------------------------------------------------------------------
+
+
 def _latency(prefix: str, title: str, series: str, *percents: float) -> Iterator[Metric]:
     yield _time(f"{prefix}.mean", f"{title}, mean", series)
     for percent in percents:
@@ -209,6 +215,9 @@ def _quality(name: str, title: str, series: str, column: str) -> Metric:
         return float(known.mean()) if len(known) else None
 
     return Metric(name, title, "", "higher", series, derive, quality=column)
+
+
+# --- the table, suite by suite -------------------------------------------------------------------------
 
 
 _MEMORY = (
@@ -382,6 +391,9 @@ _WARMS_UP = {
 }
 _STAGES = "query.stage"
 METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_AGENTS, *_LAB, *_PEERS)}
+
+
+# --- metrics from samples ------------------------------------------------------------------------------
 
 
 def label_text(labels: Mapping[str, str]) -> str:

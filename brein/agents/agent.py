@@ -200,6 +200,8 @@ class Agent(Generic[Request, Answer]):
     def _settle(self, call: Call[Request, Answer], outcome: Answer | BaseException) -> None:
         if isinstance(outcome, StopIteration):  # no future takes one
             outcome = AgentError(f"{self.name}: its work raised {outcome!r}")
+        elif isinstance(outcome, asyncio.CancelledError):  # the caller's own would read the same
+            outcome = AgentError(f"{self.name}: its work was cancelled")
         if isinstance(outcome, BaseException):
             self._counts["timed_out" if isinstance(outcome, AgentTimeoutError) else "failed"] += 1
             call.set_exception(outcome)

@@ -76,7 +76,7 @@ class OnLoop(Worker[Request, Answer]):
     def _ended(
         self, batch: Batch[Request], ended: Ended[Answer], task: asyncio.Task[Outcomes[Answer]]
     ) -> None:
-        error = AgentError("its work was cancelled") if task.cancelled() else task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         ended(task.result() if error is None else _all_failed(batch, error))
 
     async def _work(self, batch: Batch[Request]) -> Outcomes[Answer]:

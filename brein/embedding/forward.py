@@ -37,11 +37,6 @@ class Forward:
         self._compared = 0  # tokens of a text up to which the graph may run
         self._graph = self._made_graph()
 
-    @property
-    def is_graph(self) -> bool:
-        """Whether a pass is one graph."""
-        return self._graph is not None
-
     def __call__(self, texts: list[str]) -> Tensors:
         """The model's outputs for texts that are padded to the longest.
 

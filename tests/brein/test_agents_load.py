@@ -97,7 +97,7 @@ def test_work_that_is_cancelled_from_within_fails_its_request(in_virtual_time):
 
     async def scenario():
         async with Agent("amygdala", limits(), OnLoop(work)) as agent:
-            with pytest.raises(AgentError, match="its work was cancelled"):
+            with pytest.raises(AgentError, match="amygdala: its work was cancelled"):
                 await agent.submit("request")
 
     in_virtual_time(scenario)

@@ -79,6 +79,7 @@ def _as_if_first_asked(engine: EngineConfig, questions: int) -> EngineConfig:
 
     The agents share it, so each question is embedded once, as in use, and again when it comes again. Between
     one agent's use of an embedding and another's, the questions ahead are answered and as many new ones come.
+    Where there are so few questions that all would stay there, it holds one less.
     """
     cache, reasoning = engine.cache, engine.agents.prefrontal_cortex
     under_way = reasoning.max_concurrent + reasoning.queue_size

@@ -52,7 +52,7 @@ def arrivals(rate: float, start: float, end: float, random: np.random.Generator)
 
 
 def endless(questions: Sequence[str], random: np.random.Generator) -> Iterator[str]:
-    """Every question in random order, then in the same again: none comes twice among the last ones."""
+    """Every question in random order, and in that order again and again: it returns after all others."""
     return cycle([questions[row] for row in random.permutation(len(questions))])
 
 

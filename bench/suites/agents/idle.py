@@ -44,8 +44,9 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
         f"{len(experiment.text('agents').documents):,} documents; no search is cached",
     )
     conditions["agents.handover"] = (
-        f"after {min(asked, _HANDOVERS)} of the answers: the event loop has a thread compute for as long as "
-        "hippocampus did, then another for as long as prefrontal_cortex did; less that work"
+        f"after all questions, for each of the first {min(asked, _HANDOVERS)}: the event loop has a thread "
+        "compute for as long as hippocampus did, then another for as long as prefrontal_cortex did; less "
+        "that work"
     )
     plan = Plan("agents", "idle", "bench.suites.agents.idle:ask_one_by_one", argument)
     return Work([plan], conditions=conditions)
