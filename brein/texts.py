@@ -17,6 +17,8 @@ _SHORT.maxstring = 200  # characters
 
 def readable(text: str) -> str:
     """`text` as valid Unicode without control characters: surrogate pairs joined, lone ones U+FFFD."""
+    if text.isprintable():  # then it is all that, as most are
+        return text
     valid = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return _CONTROL.sub(" ", valid.replace("\r\n", "\n"))
 

@@ -14,7 +14,7 @@ from brein.agents.generation import GenerationConfig
 from brein.agents.hippocampus import Hippocampus, Ingest, Memory, Search, open_hippocampus
 from brein.agents.limits import AgentConfig, AgentsConfig
 from brein.agents.prefrontal_cortex import PrefrontalCortex, open_prefrontal_cortex
-from brein.agents.workers import InThreads, OnLoop, one_by_one
+from brein.agents.workers import InThreads, OnLoop, Threads, one_by_one
 from brein.records import Answer, Emotion
 
 _SWITCH_INTERVAL = 1e-4  # seconds
@@ -34,10 +34,11 @@ def open_coordinator(
     """
     # By default a thread that computes keeps others from beginning for up to 5 ms.
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
+    threads = Threads("agent")
     return Coordinator(
-        open_hippocampus(memory, config.hippocampus, clock),
-        open_amygdala(amygdala, config.amygdala, clock),
-        open_prefrontal_cortex(prefrontal_cortex, config.prefrontal_cortex, clock),
+        open_hippocampus(memory, config.hippocampus, clock, threads),
+        open_amygdala(amygdala, config.amygdala, clock, threads),
+        open_prefrontal_cortex(prefrontal_cortex, config.prefrontal_cortex, clock, threads),
         clock,
     )
 
@@ -61,6 +62,7 @@ __all__ = [
     "PrefrontalCortex",
     "Response",
     "Search",
+    "Threads",
     "Times",
     "Trace",
     "one_by_one",

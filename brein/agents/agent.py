@@ -6,17 +6,21 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Self
+from itertools import takewhile
+from threading import RLock
+from typing import Any, Generic, Self, cast
 
-from brein.agents.base import AgentStats, Answer, Batch, Call, Request, Times
+from brein.agents.base import AgentStats, Answer, Batch, Call, Request, Times, ended
 from brein.agents.limits import AgentConfig
 from brein.agents.workers import Outcomes, Worker
 from brein.errors import AgentError, AgentTimeoutError, ClosedError, QueueFullError
 
 _GRACE = 1.0  # seconds that close() leaves abandoned work to end
+_EARLY = 1e-9  # seconds that a timer may be early
 
 
 class Agent(Generic[Request, Answer]):
@@ -32,8 +36,9 @@ class Agent(Generic[Request, Answer]):
     abandoned, beside the slots. That holds for as many pieces of work as there are slots; a slot given up
     beyond stays taken until one of them ends, and while all slots are lost in this way requests are refused.
 
-    Used from one event loop, whose own clock the timeouts run by; `clock` gives the seconds that times are
-    noted in, never goes back, and is read from any thread. Also an async context manager that closes itself.
+    Made for the running event loop, whose own clock the timeouts run by; `clock` gives the seconds that times
+    are noted in and never goes back. Safe to use from any thread where its worker is. Also an async context
+    manager that closes itself.
     """
 
     def __init__(
@@ -46,14 +51,19 @@ class Agent(Generic[Request, Answer]):
         self.name = name
         self.config = config
         self._worker = worker
+        self._lock = (
+            RLock()
+        )  # over what follows; never held while an outcome is given, which may ask anything
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._made = clock()
         self._closed = False
+        self._watching = False  # whether a timer runs
+        self._in_hand: OrderedDict[Call[Request, Answer], None] = OrderedDict()  # by when their time is over
         self._waiting: OrderedDict[Call[Request, Answer], None] = OrderedDict()
         self._running: set[_Run[Request, Answer]] = set()
-        self._abandoned: dict[_Run[Request, Answer], asyncio.Future[None]] = {}  # done when they end
+        self._abandoned: dict[_Run[Request, Answer], Future[None]] = {}  # done when they end
         self._run_of: dict[Call[Request, Answer], _Run[Request, Answer]] = {}  # of what is running
-        self._timers: dict[Call[Request, Answer], asyncio.TimerHandle] = {}  # of all that is in hand
         self._counts: Counter[str] = Counter()
         self._most_waiting = 0
         self._busy = 0.0
@@ -65,49 +75,55 @@ class Agent(Generic[Request, Answer]):
             QueueFullError: as many requests wait as may, or all slots are lost to work that does not end.
             ClosedError: the agent is closed.
         """
-        self.check_room()
-        call: Call[Request, Answer] = Call(request, self._clock(), self._cancelled)
-        self._waiting[call] = None
-        self._dispatch()  # before what follows, which is done while a thread wakes up
-        if not call.done():
-            self._timers[call] = call.get_loop().call_later(self.config.timeout, self._time_out, call)
-        self._counts["admitted"] += 1
-        self._most_waiting = max(self._most_waiting, len(self._waiting))
+        with self._lock:
+            self.check_room()
+            call: Call[Request, Answer] = Call(request, self._clock())
+            call.add_done_callback(self._left)
+            self._in_hand[call] = self._waiting[call] = None
+            self._dispatch()  # before what follows, which is done while a thread wakes up
+            self._counts["admitted"] += 1
+            self._most_waiting = max(self._most_waiting, len(self._waiting))
+            if not self._watching:
+                self._watching = True
+                with suppress(RuntimeError):  # the event loop is closed: nobody waits for this
+                    self._loop.call_soon_threadsafe(self._watch)
         return call
 
     def check_room(self) -> None:
         """Raise what `submit` would raise now, and count it as a refusal; otherwise do nothing."""
-        if self._closed:
-            raise ClosedError(f"{self.name} is closed and takes no more requests; make another")
-        if self._has_free_slot:
-            return
-        waiting, most = len(self._waiting), self.config.queue_size
-        if not self._running:
-            problem = f"{len(self._abandoned)} pieces of work were given up and do not end"
-        elif waiting >= most:
-            problem = f"{waiting} requests wait, queue_size = {most}"
-        else:
-            return
-        self._counts["rejected"] += 1
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"{self.name} is closed and takes no more requests; make another")
+            if self._has_free_slot:
+                return
+            waiting, most = len(self._waiting), self.config.queue_size
+            if not self._running:
+                problem = f"{len(self._abandoned)} pieces of work were given up and do not end"
+            elif waiting >= most:
+                problem = f"{waiting} requests wait, queue_size = {most}"
+            else:
+                return
+            self._counts["rejected"] += 1
         raise QueueFullError(f"{self.name}: {problem}; ask again later")
 
     def stats(self) -> AgentStats:
         """Counts so far, and what is in hand now."""
-        now = self._clock()
-        counts = {
-            outcome: self._counts[outcome]
-            for outcome in ("admitted", "rejected", "served", "failed", "timed_out", "cancelled")
-        }
-        return AgentStats(
-            **counts,
-            waiting=len(self._waiting),
-            most_waiting=self._most_waiting,
-            running=len(self._running),
-            abandoned=len(self._abandoned),
-            slots=self.config.max_concurrent,
-            busy=self._busy + sum(now - run.batch.taken for run in self._running),
-            elapsed=now - self._made,
-        )
+        with self._lock:
+            now = self._clock()
+            counts = {
+                outcome: self._counts[outcome]
+                for outcome in ("admitted", "rejected", "served", "failed", "timed_out", "cancelled")
+            }
+            return AgentStats(
+                **counts,
+                waiting=len(self._waiting),
+                most_waiting=self._most_waiting,
+                running=len(self._running),
+                abandoned=len(self._abandoned),
+                slots=self.config.max_concurrent,
+                busy=self._busy + sum(now - run.batch.taken for run in self._running),
+                elapsed=now - self._made,
+            )
 
     async def close(self) -> None:
         """Refuse new requests, let those admitted have their outcome, then release the worker.
@@ -116,18 +132,25 @@ class Agent(Generic[Request, Answer]):
         thread, which ends when the work does. Closing twice does nothing. Where this is cancelled, it
         waits no longer.
         """
-        self._closed = True
         try:
-            if self._timers:
-                await asyncio.wait(self._timers)  # each has its timeout
-            if self._abandoned:
-                await asyncio.wait(self._abandoned.values(), timeout=_GRACE)
+            with self._lock:
+                self._closed = True
+                in_hand = tuple(self._in_hand)
+            for call in in_hand:  # each has its timeout
+                await ended(call)
+            with self._lock:
+                abandoned = tuple(self._abandoned.values())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    for end in abandoned:
+                        await ended(end)
         finally:
             self.release()
 
     def release(self) -> None:
         """Close without waiting: those admitted have their outcome still, and what has worked is released."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._worker.close()
 
     async def __aenter__(self) -> Self:
@@ -144,44 +167,49 @@ class Agent(Generic[Request, Answer]):
         return running < slots and running + len(self._abandoned) < 2 * slots
 
     def _dispatch(self) -> None:
-        while self._has_free_slot and (calls := self._next()):
-            deadline = calls[-1].admitted + self.config.timeout
-            requests = [call.request for call in calls]
-            batch = Batch(requests, deadline, self._clock, partial(self._give, calls))
-            run = _Run(calls, batch)
-            run.stop = self._worker.start(batch, partial(self._ended, run))
-            self._running.add(run)
+        while self._waiting and self._has_free_slot:
+            if calls := self._next():
+                self._start(calls)
+
+    def _start(self, calls: list[Call[Request, Answer]]) -> None:
+        deadline = calls[-1].admitted + self.config.timeout
+        requests = [call.request for call in calls]
+        batch = Batch(requests, deadline, self._clock, partial(self._give, calls))
+        run = _Run(calls, batch)
+        try:
+            run.stop = self._worker.start(batch, partial(self._end, run))
+        except AgentError as error:
             for call in calls:
-                call.batch = batch
-                self._run_of[call] = run
+                self._loop.call_soon_threadsafe(self._settle, call, error)
+            return
+        self._running.add(run)
+        for call in calls:
+            call.batch = batch
+            self._run_of[call] = run
 
     def _next(self) -> list[Call[Request, Answer]]:
-        """The batch whose turn it is, empty where none waits."""
+        """The batch whose turn it is, empty where all that wait are late."""
         calls: list[Call[Request, Answer]] = []
         while self._waiting and len(calls) < self.config.batch_size:
             call, _ = self._waiting.popitem(last=False)
-            if self._clock() < call.admitted + self.config.timeout:
+            if self._time_left(call) > 0 and not call.done():  # of a late one the timer is about to say so
                 calls.append(call)
-            else:  # its timer is about to say so, too
-                self._time_out(call)
         return calls
 
     def _give(self, calls: Sequence[Call[Request, Answer]], place: int, outcome: Answer | Exception) -> None:
-        """Settle a call before the work on its batch ends; from any thread."""
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits for this
-            calls[place].get_loop().call_soon_threadsafe(self._given, calls[place], outcome)
+        """Settle a call before the work on its batch ends."""
+        self._settle(calls[place], outcome)
 
-    def _given(self, call: Call[Request, Answer], outcome: Answer | BaseException) -> None:
-        if not call.done():
-            self._settle(call, outcome)
-
-    def _ended(self, run: _Run[Request, Answer], outcomes: Outcomes[Answer]) -> None:
-        if run in self._abandoned:
-            self._abandoned.pop(run).set_result(None)
-        self._free(run)
+    def _end(self, run: _Run[Request, Answer], outcomes: Outcomes[Answer]) -> None:
+        with self._lock:
+            if run in self._abandoned:
+                self._abandoned.pop(run).set_result(None)
+            self._free(run)
+            self._dispatch()
         for call, outcome in zip(run.calls, self._checked(run, outcomes), strict=True):
-            self._given(call, outcome)
-        self._dispatch()
+            self._settle(call, outcome)
+        if self._loop.is_closed():  # nobody closes the agent
+            self._worker.close()
 
     def _checked(self, run: _Run[Request, Answer], outcomes: Outcomes[Answer]) -> Outcomes[Answer]:
         if isinstance(outcomes, Sequence) and len(outcomes) == len(run.calls):
@@ -192,37 +220,54 @@ class Agent(Generic[Request, Answer]):
         )
         return [error] * len(run.calls)
 
+    def _watch(self) -> None:
+        """Time out what is late, and look again when the next may be."""
+        with self._lock:
+            late = list(takewhile(lambda call: self._time_left(call) <= _EARLY, self._in_hand))
+        for call in late:
+            self._time_out(call)
+        with self._lock:
+            first = next(iter(self._in_hand), None)
+            self._watching = first is not None
+            if first is not None:
+                self._loop.call_later(self._time_left(first), self._watch)
+
+    def _time_left(self, call: Call[Request, Answer]) -> float:
+        return call.admitted + self.config.timeout - self._clock()
+
     def _time_out(self, call: Call[Request, Answer]) -> None:
         reached = "the request waited" if call.batch is None else "it worked on the request"
         message = f"{self.name}: {reached} when timeout = {self.config.timeout:g} s was over; ask again later"
         self._settle(call, AgentTimeoutError(message))
 
     def _settle(self, call: Call[Request, Answer], outcome: Answer | BaseException) -> None:
+        """Let a call have its outcome, unless it was cancelled or another thread gives it one."""
+        with self._lock:
+            if call.claimed:
+                return
+            call.claimed = True
+        if not call.set_running_or_notify_cancel():
+            return
         if isinstance(outcome, StopIteration):  # no future takes one
             outcome = AgentError(f"{self.name}: its work raised {outcome!r}")
         elif isinstance(outcome, asyncio.CancelledError):  # the caller's own would read the same
             outcome = AgentError(f"{self.name}: its work was cancelled")
         if isinstance(outcome, BaseException):
-            self._counts["timed_out" if isinstance(outcome, AgentTimeoutError) else "failed"] += 1
             call.set_exception(outcome)
-            call.exception()  # it is counted: nothing is logged where nobody awaits it
         else:
-            self._counts["served"] += 1
             call.set_result(outcome)
-        self._leave(call)
 
-    def _cancelled(self, call: Call[Request, Answer]) -> None:
-        self._counts["cancelled"] += 1
-        self._leave(call)
-
-    def _leave(self, call: Call[Request, Answer]) -> None:
-        call.times = self._times(call)
-        if timer := self._timers.pop(call, None):  # None: its time was over when it was admitted
-            timer.cancel()
-        self._waiting.pop(call, None)
-        run = self._run_of.get(call)
-        if run is not None and all(other.done() for other in run.calls):
-            self._abandon(run)
+    def _left(self, call: Future[Answer]) -> None:
+        """Free the place of a call that has its outcome, and count it."""
+        call = cast(Call[Request, Answer], call)
+        with self._lock:
+            self._counts[_kind(call)] += 1
+            call.times = self._times(call)
+            del self._in_hand[call]
+            self._waiting.pop(call, None)
+            run = self._run_of.get(call)
+            if run is not None and all(other.done() for other in run.calls):
+                self._abandon(run)
 
     def _times(self, call: Call[Request, Answer]) -> Times:
         if call.batch is None:
@@ -231,7 +276,7 @@ class Agent(Generic[Request, Answer]):
         return Times(call.admitted, call.batch.taken, started, self._clock() if ended is None else ended)
 
     def _abandon(self, run: _Run[Request, Answer]) -> None:
-        self._abandoned[run] = run.calls[0].get_loop().create_future()
+        self._abandoned[run] = Future()
         self._free(run)
         run.batch.wanted = False
         run.stop()
@@ -252,3 +297,13 @@ class _Run(Generic[Request, Answer]):
     calls: list[Call[Request, Answer]]
     batch: Batch[Request]
     stop: Callable[[], object] = field(init=False)
+
+
+def _kind(call: Call[Any, Any]) -> str:
+    """What a call's outcome is counted as."""
+    if call.cancelled():
+        return "cancelled"
+    error = call.exception()
+    if error is None:
+        return "served"
+    return "timed_out" if isinstance(error, AgentTimeoutError) else "failed"

@@ -12,7 +12,7 @@ from brein.agents.agent import Agent
 from brein.agents.base import Batch
 from brein.agents.limits import AgentConfig
 from brein.agents.prototypes import PROTOTYPES
-from brein.agents.workers import InThreads, attempt
+from brein.agents.workers import InThreads, Threads, attempt
 from brein.embedding import Embedder
 from brein.records import Emotion, FloatArray
 from brein.texts import beginning
@@ -82,10 +82,13 @@ class Amygdala:
 
 
 def open_amygdala(
-    amygdala: Amygdala, config: AgentConfig, clock: Callable[[], float] = time.monotonic
+    amygdala: Amygdala,
+    config: AgentConfig,
+    clock: Callable[[], float] = time.monotonic,
+    threads: Threads | None = None,
 ) -> Agent[str, Emotion]:
     """The agent that says what texts feel like."""
-    return Agent("amygdala", config, InThreads(amygdala.analyse_batch, "amygdala"), clock)
+    return Agent("amygdala", config, InThreads(amygdala.analyse_batch, "amygdala", threads), clock)
 
 
 def label(valence: float, arousal: float) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -60,39 +61,32 @@ class Batch(Generic[Request]):
         """Seconds the work has left; 0 once nobody waits for an answer. Work that can stop stops then."""
         return max(0.0, self._deadline - self._clock()) if self.wanted else 0.0
 
-    @contextmanager
-    def service(self) -> Iterator[None]:
-        """Note when the work inside starts and ends."""
+    def __enter__(self) -> None:
+        """The work starts, and ends where this is left."""
         self.started = self._clock()
-        try:
-            yield
-        finally:
-            self.ended = self._clock()
+
+    def __exit__(self, *exception: object) -> None:
+        self.ended = self._clock()
 
 
-class Call(asyncio.Future[Answer], Generic[Request, Answer]):
-    """An admitted request: the future of its answer. Cancelling it, or the task that awaits it, gives it up.
+class Call(Future[Answer], Generic[Request, Answer]):
+    """An admitted request: the future of its answer, which may be awaited, on any event loop.
 
-    `times` is there as soon as the outcome is, and its place is free then.
+    Cancelling it, or the task that awaits it, gives it up. When its callbacks run, or it was awaited, its
+    `times` are there and its place is free. Callbacks run in whichever thread ends it, and hold up the agent.
     """
 
     times: Times
 
-    def __init__(
-        self, request: Request, admitted: float, given_up: Callable[[Call[Request, Answer]], None]
-    ) -> None:
+    def __init__(self, request: Request, admitted: float) -> None:
         super().__init__()
         self.request = request
         self.admitted = admitted
         self.batch: Batch[Request] | None = None  # None: it waits, or left while it did
-        self._given_up = given_up
+        self.claimed = False  # by a thread that gives it its outcome
 
-    def cancel(self, msg: Any = None) -> bool:
-        """Give the request up; False where its outcome is there already."""
-        cancelled = super().cancel(msg)
-        if cancelled:
-            self._given_up(self)
-        return cancelled
+    def __await__(self) -> Generator[Any, None, Answer]:
+        return asyncio.wrap_future(self).__await__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +115,21 @@ class AgentStats:
     def utilisation(self) -> float:
         """Busy slot-seconds over all there were; that of a while is made of the differences of two stats."""
         return self.busy / (self.slots * self.elapsed) if self.elapsed else 0.0
+
+
+async def ended(future: Future[Any]) -> None:
+    """Wait until a future of any thread is done, whatever becomes of it; cancelled, this lets it be."""
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda _: finish(end))
+    await end
+
+
+def finish(end: asyncio.Future[None]) -> None:
+    """Have what awaits a future go on, unless it does; from any thread."""
+    with suppress(RuntimeError):  # its event loop is closed: nobody waits any more
+        end.get_loop().call_soon_threadsafe(_finish, end)
+
+
+def _finish(end: asyncio.Future[None]) -> None:
+    if not end.done():
+        end.set_result(None)

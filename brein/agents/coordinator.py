@@ -6,12 +6,12 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from brein.agents.agent import Agent
-from brein.agents.base import AgentStats, Call, Times
+from brein.agents.base import AgentStats, Call, Times, finish
 from brein.agents.hippocampus import Hippocampus, Ingest, Search
 from brein.errors import BreinError, ClosedError, QueueFullError
 from brein.records import Document, Hit, Retrieval
@@ -111,7 +111,7 @@ class Response(Generic[Emotion, Reasoned]):
 
 
 class Coordinator(Generic[Emotion, Reasoned]):
-    """Asks three agents, of one event loop and one clock, which it closes in the end.
+    """Asks three agents, of one event loop and one clock, which it closes in the end; used from that loop.
 
     It takes on as many questions at once as prefrontal_cortex, asked by nobody else, has slots and places
     for, and refuses others before any agent works on them.
@@ -147,32 +147,25 @@ class Coordinator(Generic[Emotion, Reasoned]):
         received = self._clock()
         self._check_room()
         query = check_question(query)
-        feeling: Call[str, Emotion] | None = None
-        emotion: Emotion | None = None
-        missing: str | None = None
-        with ExitStack() as over:  # a call that is awaited is cancelled with this; amygdala's may not be yet
-            over.callback(self._end, self._begin())
+        question = _Question[Emotion, Reasoned](query, self._prefrontal_cortex)
+        self._asking.add(question.ended)
+        try:
             self._hippocampus.check_room()  # amygdala is not to work for nothing
-            try:  # it comes first: it soon waits for the embedding, and leaves its core to the other
-                feeling = self._amygdala.submit(query)
-                over.callback(feeling.cancel)
-            except BreinError as error:
-                missing = _reason(error)
-            memory = self._hippocampus.submit(Search(query, k, where))
-            retrieval = cast(Retrieval, await memory)  # as every Search is answered
-            if feeling is not None:
-                try:
-                    emotion = await feeling
-                except Exception as error:
-                    missing = _reason(error)
-            complexity = retrieval.analysis.complexity.score
-            evidence = Evidence(query, retrieval.hits, emotion, complexity)
-            reasoning = self._prefrontal_cortex.submit(evidence)
-            answer = await reasoning
-        felt = None if feeling is None else feeling.times
-        trace = Trace(received, self._clock(), memory.times, felt, reasoning.times)
-        degraded = "; ".join(filter(None, (retrieval.degraded, missing))) or None
-        return Response(answer, retrieval, emotion, degraded, trace)
+            question.feel(self._amygdala)  # it soon waits for the embedding, and leaves its core to the other
+            question.remember(self._hippocampus, k, where)
+            await question.ended
+            answer = question.answer()
+        except BaseException:
+            question.give_up()
+            raise
+        finally:
+            question.ended.cancel()  # where it was not awaited
+            self._asking.remove(question.ended)
+        retrieval = question.retrieval
+        felt = None if question.feeling is None else question.feeling.times
+        trace = Trace(received, self._clock(), question.memory.times, felt, question.reasoning.times)
+        degraded = "; ".join(filter(None, (retrieval.degraded, question.missing))) or None
+        return Response(answer, retrieval, question.emotion, degraded, trace)
 
     async def ingest(self, documents: Sequence[Document]) -> None:
         """Have hippocampus remember `documents`; when this returns they are on disk.
@@ -210,16 +203,6 @@ class Coordinator(Generic[Emotion, Reasoned]):
             )
         self._prefrontal_cortex.check_room()  # its slots may be lost
 
-    def _begin(self) -> asyncio.Future[None]:
-        """A future for `close` to wait for, of the end of a question."""
-        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asking.add(end)
-        return end
-
-    def _end(self, end: asyncio.Future[None]) -> None:
-        self._asking.remove(end)
-        end.set_result(None)
-
     async def close(self) -> None:
         """Refuse new questions, let those under way have their outcome, then close the agents.
 
@@ -242,7 +225,98 @@ class Coordinator(Generic[Emotion, Reasoned]):
         await self.close()
 
 
-def _reason(error: Exception) -> str:
+class _Question(Generic[Emotion, Reasoned]):
+    """A question on its way; `ended` is done when there is nothing to wait for any more.
+
+    Each step begins where the one before ends, in the same thread: to wake up the event loop, or another
+    thread, takes longer than all the rest of the way.
+    """
+
+    memory: Call[Search | Ingest, Retrieval | None]
+    retrieval: Retrieval
+    feeling: Call[str, Emotion] | None = None
+    emotion: Emotion | None = None
+    missing: str | None = None  # why there is no emotion
+    reasoning: Call[Evidence[Emotion], Reasoned]
+
+    def __init__(self, query: str, prefrontal_cortex: Agent[Evidence[Emotion], Reasoned]) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._query = query
+        self._prefrontal_cortex = prefrontal_cortex
+        self._given_up = False
+        self._calls: list[Call[Any, Any]] = []
+        self._problem: BaseException | None = None
+
+    def feel(self, amygdala: Agent[str, Emotion]) -> None:
+        """Ask amygdala, before hippocampus; it may refuse."""
+        try:
+            self.feeling = amygdala.submit(self._query)
+        except BreinError as error:
+            self.missing = _reason(error)
+        else:
+            self._calls.append(self.feeling)
+
+    def remember(self, hippocampus: Hippocampus, k: int, where: Where | None) -> None:
+        """Ask hippocampus, and in the end prefrontal_cortex.
+
+        Raises:
+            BreinError: hippocampus does not admit it.
+        """
+        self.memory = hippocampus.submit(Search(self._query, k, where))
+        self._calls.append(self.memory)
+        self.memory.add_done_callback(self._remembered)
+
+    def answer(self) -> Reasoned:
+        """The answer, once it has ended; raises what it failed with."""
+        if self._problem is not None:
+            raise self._problem
+        return self.reasoning.result()
+
+    def give_up(self) -> None:
+        """Cancel what the agents do for it still."""
+        self._given_up = True
+        for call in self._calls:
+            call.cancel()
+
+    def _remembered(self, memory: Future[Retrieval | None]) -> None:
+        try:
+            self.retrieval = cast(Retrieval, memory.result())  # as every Search is answered
+        except BaseException as error:
+            self._fail(error)
+        else:
+            if self.feeling is None:
+                self._reason()
+            else:
+                self.feeling.add_done_callback(self._felt)
+
+    def _felt(self, feeling: Future[Emotion]) -> None:
+        try:
+            self.emotion = feeling.result()
+        except BaseException as error:
+            self.missing = _reason(error)
+        self._reason()
+
+    def _reason(self) -> None:
+        if self._given_up:
+            return
+        try:
+            complexity = self.retrieval.analysis.complexity.score
+            evidence = Evidence(self._query, self.retrieval.hits, self.emotion, complexity)
+            self.reasoning = self._prefrontal_cortex.submit(evidence)
+        except BaseException as error:
+            self._fail(error)
+            return
+        self._calls.append(self.reasoning)
+        if self._given_up:  # meanwhile, by another thread
+            self.reasoning.cancel()
+        self.reasoning.add_done_callback(lambda _: finish(self.ended))
+
+    def _fail(self, error: BaseException) -> None:
+        self._problem = error
+        finish(self.ended)
+
+
+def _reason(error: BaseException) -> str:
     return f"amygdala gave nothing: {type(error).__name__}: {error}"
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 from brein.agents.agent import Agent
 from brein.agents.limits import AgentConfig
-from brein.agents.workers import InThreads, one_by_one
+from brein.agents.workers import InThreads, Threads, one_by_one
 from brein.records import Document, Retrieval
 from brein.storage import Where
 
@@ -44,7 +44,10 @@ Hippocampus: TypeAlias = Agent[Search | Ingest, Retrieval | None]
 
 
 def open_hippocampus(
-    memory: Memory, config: AgentConfig, clock: Callable[[], float] = time.monotonic
+    memory: Memory,
+    config: AgentConfig,
+    clock: Callable[[], float] = time.monotonic,
+    threads: Threads | None = None,
 ) -> Hippocampus:
     """The agent that answers `Search` and `Ingest` from `memory`; their errors are those of the memory."""
 
@@ -54,4 +57,4 @@ def open_hippocampus(
         memory.ingest(request.documents)
         return None
 
-    return Agent("hippocampus", config, InThreads(one_by_one(answer), "hippocampus"), clock)
+    return Agent("hippocampus", config, InThreads(one_by_one(answer), "hippocampus", threads), clock)

@@ -11,7 +11,7 @@ from brein.agents.coordinator import Evidence
 from brein.agents.generation import NO_ANSWER, Generator, for_ever
 from brein.agents.limits import AgentConfig
 from brein.agents.models import select_optimal_model
-from brein.agents.workers import InThreads, Outcomes, one_by_one
+from brein.agents.workers import InThreads, Outcomes, Threads, one_by_one
 from brein.records import Answer, Emotion, Hit
 
 
@@ -72,8 +72,11 @@ class PrefrontalCortex:
 
 
 def open_prefrontal_cortex(
-    prefrontal_cortex: PrefrontalCortex, config: AgentConfig, clock: Callable[[], float] = time.monotonic
+    prefrontal_cortex: PrefrontalCortex,
+    config: AgentConfig,
+    clock: Callable[[], float] = time.monotonic,
+    threads: Threads | None = None,
 ) -> Agent[Evidence[Emotion], Answer]:
     """The agent that composes answers."""
-    worker = InThreads(prefrontal_cortex.answer_batch, "prefrontal_cortex")
+    worker = InThreads(prefrontal_cortex.answer_batch, "prefrontal_cortex", threads)
     return Agent("prefrontal_cortex", config, worker, clock)

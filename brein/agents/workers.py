@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
-from typing import Any, Generic, TypeAlias
+from threading import Lock, Thread, current_thread
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from brein.agents.base import Answer, Batch, Request
 from brein.errors import AgentError
@@ -47,13 +47,16 @@ def attempt(function: Callable[[Request], Answer], request: Request) -> Answer |
 
 
 class Worker(ABC, Generic[Request, Answer]):
-    """Does an agent's work. Used from one event loop."""
+    """Does an agent's work."""
 
     @abstractmethod
     def start(self, batch: Batch[Request], ended: Ended[Answer]) -> Callable[[], object]:
-        """Begin to work on `batch`, and call `ended` once, from the event loop and never before this returns.
+        """Begin to work on `batch`, and call `ended` once, from any thread, not from here.
 
         Returns what stops work that can be stopped, and does nothing to other work.
+
+        Raises:
+            AgentError: it cannot begin.
         """
 
     @abstractmethod
@@ -62,7 +65,7 @@ class Worker(ABC, Generic[Request, Answer]):
 
 
 class OnLoop(Worker[Request, Answer]):
-    """Work that waits, for a network say: a coroutine function, run on the event loop."""
+    """Work that waits, for a network say: a coroutine function, run on the event loop that it is asked on."""
 
     def __init__(self, function: Callable[[Batch[Request]], Awaitable[Outcomes[Answer]]]) -> None:
         self._function = function
@@ -80,7 +83,7 @@ class OnLoop(Worker[Request, Answer]):
         ended(task.result() if error is None else _all_failed(batch, error))
 
     async def _work(self, batch: Batch[Request]) -> Outcomes[Answer]:
-        with batch.service():
+        with batch:
             return await self._function(batch)
 
     def close(self) -> None:
@@ -88,41 +91,83 @@ class OnLoop(Worker[Request, Answer]):
 
 
 class InThreads(Worker[Request, Answer]):
-    """Work that computes: a plain function, run in threads that are made when needed and kept.
+    """Work that computes: a plain function, run in threads, which several workers may share."""
 
-    There are never more threads than pieces of work at once. They are daemons: one that hangs does not keep
-    the process from ending, as a thread of `concurrent.futures` would.
-    """
-
-    def __init__(self, function: Callable[[Batch[Request]], Outcomes[Answer]], name: str) -> None:
+    def __init__(
+        self,
+        function: Callable[[Batch[Request]], Outcomes[Answer]],
+        name: str,
+        threads: Threads | None = None,
+    ) -> None:
         self._function = function
         self._name = name
-        self._closed = False
-        self._threads: list[_Thread] = []
-        self._idle: list[_Thread] = []  # the last to work is the first to work again: what it uses is warm
+        self._threads = Threads(name) if threads is None else threads
 
     def start(self, batch: Batch[Request], ended: Ended[Answer]) -> Callable[[], object]:
         """Begin to work on `batch`; nothing stops a thread."""
-        loop = asyncio.get_running_loop()
         try:
-            thread = self._idle.pop() if self._idle else self._new_thread()
+            self._threads.start(partial(self._outcomes, batch), ended)
         except RuntimeError as error:
-            problem = AgentError(f"{self._name} can have no thread: {error}; let the process have more")
-            loop.call_soon(ended, _all_failed(batch, problem))
-        else:
-            thread.tasks.put(partial(self._work, thread, batch, loop, ended))
-            if self._closed:
-                thread.tasks.put(None)
+            problem = f"{self._name} can have no thread: {error}; let the process have more"
+            raise AgentError(problem) from error
         return _nothing
 
     def close(self) -> None:
         """End the idle threads, and the others as soon as their work ends."""
-        self._closed = True
-        for thread in self._threads:
-            thread.tasks.put(None)
-        for thread in self._idle:
-            thread.join(timeout=1)
-        self._threads, self._idle = [], []
+        self._threads.close()
+
+    def _outcomes(self, batch: Batch[Request]) -> Outcomes[Answer]:
+        try:
+            with batch:
+                return self._function(batch)
+        except Exception as error:
+            return _all_failed(batch, error)
+        except BaseException as error:  # an exit, say, which must end neither the thread nor the event loop
+            return _all_failed(batch, AgentError(f"{self._name}: its work raised {error!r}"))
+
+
+Result = TypeVar("Result")
+
+
+class Threads:
+    """Threads that are made when needed and kept, for workers to share.
+
+    There are never more than there are pieces of work at once. What was last to work is first to work again,
+    since what it uses is warm; so work that is started from where other work ends goes on in the same thread,
+    and waits for none to wake up. They are daemons: one that hangs does not keep the process from ending,
+    as a thread of `concurrent.futures` would. Safe to use from any thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._lock = Lock()  # over what follows
+        self._name = name
+        self._closed = False
+        self._threads: list[_Thread] = []
+        self._idle: list[_Thread] = []
+
+    def start(self, work: Callable[[], Result], ended: Callable[[Result], None]) -> None:
+        """Have `work` done, which must not raise, and `ended` told what it returned, in the same thread.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
+        with self._lock:
+            thread = self._idle.pop() if self._idle else self._new_thread()
+            thread.tasks.put(partial(self._run, thread, work, ended))
+            if self._closed:
+                thread.tasks.put(None)
+
+    def close(self) -> None:
+        """End the idle threads, and the others, also those of work that comes later, when their work ends."""
+        with self._lock:
+            self._closed = True
+            for thread in self._threads:
+                thread.tasks.put(None)
+            idle = self._idle
+            self._threads, self._idle = [], []
+        for thread in idle:
+            if thread is not current_thread():
+                thread.join(timeout=1)
 
     def _new_thread(self) -> _Thread:
         thread = _Thread(f"{self._name}-{len(self._threads)}")
@@ -130,32 +175,12 @@ class InThreads(Worker[Request, Answer]):
         self._threads.append(thread)
         return thread
 
-    def _work(
-        self,
-        thread: _Thread,
-        batch: Batch[Request],
-        loop: asyncio.AbstractEventLoop,
-        ended: Ended[Answer],
-    ) -> None:
-        outcomes = self._outcomes(batch)
-        try:
-            loop.call_soon_threadsafe(self._ended, thread, ended, outcomes)
-        except RuntimeError:  # the event loop is closed: nobody waits for this, nor has more for the thread
-            thread.tasks.put(None)
-
-    def _outcomes(self, batch: Batch[Request]) -> Outcomes[Answer]:
-        try:
-            with batch.service():
-                return self._function(batch)
-        except Exception as error:
-            return _all_failed(batch, error)
-        except BaseException as error:  # an exit, say, which must end neither the thread nor the event loop
-            return _all_failed(batch, AgentError(f"{self._name}: its work raised {error!r}"))
-
-    def _ended(self, thread: _Thread, ended: Ended[Answer], outcomes: Outcomes[Answer]) -> None:
-        if not self._closed:
-            self._idle.append(thread)
-        ended(outcomes)
+    def _run(self, thread: _Thread, work: Callable[[], Result], ended: Callable[[Result], None]) -> None:
+        result = work()
+        with self._lock:
+            if not self._closed:
+                self._idle.append(thread)  # for what `ended` starts
+        ended(result)
 
 
 class _Thread(Thread):

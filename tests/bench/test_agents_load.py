@@ -275,16 +275,17 @@ def test_without_any_answer_there_is_no_capacity(in_virtual_time):
 # --- what a load says ----------------------------------------------------------------------------------
 
 
-def test_the_highest_load_is_the_last_before_the_first_that_breaks_the_objective():
+def test_the_highest_load_that_keeps_the_objective_counts_whatever_became_of_lower_ones():
     good, bad = [0.4] * 19 + [9.0], [0.4] * 18 + [9.0, 9.0]
     curve = [
         offered(0.5, *good, hippocampus=0.2, amygdala=0.3),
+        offered(0.8, *bad, hippocampus=0.5, amygdala=0.5),
         offered(0.9, *good, hippocampus=0.7, amygdala=0.6),
         offered(1.0, *bad, hippocampus=0.8, amygdala=0.8),
-        offered(1.5, *good, hippocampus=0.9, amygdala=0.9),
+        offered(1.5, *bad, hippocampus=0.9, amygdala=0.9),
     ]
     assert values(sustained(curve, 20.0, 0.45)) == pytest.approx([0.7, 18.0])
-    assert values(sustained(curve[2:], 20.0, 0.45)) == [0.0, 0.0]
+    assert values(sustained(curve[3:], 20.0, 0.45)) == [0.0, 0.0]
     assert values(sustained(curve, 20.0, 10.0)) == pytest.approx([0.9, 30.0])
 
 

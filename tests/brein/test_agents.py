@@ -5,11 +5,15 @@ import itertools
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
+from concurrent.futures import wait
 from functools import wraps
 
+import numpy as np
 import pytest
 
-from brein.agents import Agent, AgentConfig, InThreads, OnLoop, one_by_one
+from brein.agents import Agent, AgentConfig, InThreads, OnLoop, Threads, one_by_one
 from brein.errors import AgentError, AgentTimeoutError, ClosedError, DataError, QueueFullError
 
 
@@ -238,7 +242,7 @@ async def test_a_request_whose_time_is_over_when_it_is_admitted_gets_an_error_an
     stats = agent.stats()
     assert (stats.admitted, stats.timed_out, stats.waiting, stats.running) == (1, 1, 0, 0)
     assert work.begun == []
-    assert agent._timers == {}
+    assert not agent._in_hand
     await agent.close()
 
 
@@ -246,12 +250,12 @@ def test_a_request_is_given_up_while_its_event_loop_rests(work):
     with asyncio.Runner() as runner:
 
         async def asked():
+            agent = work.agent()
             call = agent.submit("wait")
             await until(lambda: work.begun)
-            return call
+            return agent, call
 
-        agent = work.agent()
-        call = runner.run(asked())
+        agent, call = runner.run(asked())
         call.cancel()
         stats = agent.stats()
         assert (stats.cancelled, stats.running, stats.abandoned) == (1, 0, 1)
@@ -347,6 +351,87 @@ async def test_threads_are_used_again(in_threads):
         for n in range(20):
             assert await agent.submit(f"r{n}") == f"r{n} answered"
             assert len(in_threads.threads()) == 1
+
+
+@asynchronous
+async def test_requests_from_many_threads_have_one_outcome_each_and_the_bounds_hold():
+    def work(batch):
+        time.sleep(0.04 if max(batch.requests) > 0.95 else 0.001)  # some twice as long as they may
+        return batch.requests
+
+    def ask(seed, agent, calls, refused):
+        random = np.random.default_rng(seed)
+        for _ in range(300):
+            try:
+                call = agent.submit(random.random())
+            except QueueFullError:
+                refused.append(1)
+                time.sleep(0.001)
+                continue
+            calls.append(call)
+            if random.random() < 0.3:
+                call.cancel()
+            elif random.random() < 0.3:
+                wait([call])
+
+    calls, refused = [], []
+    config = limits(slots=3, queue=5, timeout=0.02, batch=2)
+    async with Agent("amygdala", config, InThreads(work, "worker")) as agent:
+        asking = [asyncio.to_thread(ask, seed, agent, calls, refused) for seed in range(6)]
+        await asyncio.gather(*asking)
+    stats = agent.stats()
+    assert all(call.done() for call in calls)
+    outcomes = Counter("cancelled" if call.cancelled() else type(call.exception()) for call in calls)
+    assert outcomes == {
+        "cancelled": stats.cancelled, type(None): stats.served, AgentTimeoutError: stats.timed_out
+    }  # fmt: skip
+    assert (stats.admitted, stats.rejected) == (len(calls), len(refused))
+    assert (stats.waiting, stats.running, stats.abandoned) == (0, 0, 0)
+    assert stats.most_waiting <= 5
+    assert min(outcomes.values()) > 0
+
+
+@asynchronous
+async def test_work_begun_where_other_work_ends_goes_on_in_its_thread_without_the_event_loop():
+    names, over = [], threading.Event()
+    threads = Threads("shared")
+
+    def work(batch):
+        names.append(threading.current_thread().name)
+        return batch.requests
+
+    def agent():
+        return Agent("amygdala", limits(), InThreads(work, "worker", threads))
+
+    async with agent() as first, agent() as second:
+        for _ in range(5):
+            over.clear()
+            first.submit("a").add_done_callback(
+                lambda _: second.submit("b").add_done_callback(lambda _: over.set())
+            )
+            assert over.wait(20), "it waited for the event loop"
+    assert set(names) == {"shared-0"}
+    assert len(names) == 10
+
+
+@asynchronous
+async def test_an_agent_that_is_closed_leaves_those_that_share_its_threads_at_work():
+    gate = threading.Event()
+    threads = Threads("shared")
+
+    def work(batch):
+        gate.wait(20)
+        return batch.requests
+
+    other = Agent("amygdala", limits(), InThreads(work, "worker", threads))
+    begun = other.submit("begun")
+    async with Agent("amygdala", limits(), InThreads(work, "worker", threads)):
+        pass
+    gate.set()
+    assert await begun == "begun"
+    assert await other.submit("later") == "later"
+    await until(lambda: not [thread for thread in threading.enumerate() if "shared-" in thread.name])
+    await other.close()
 
 
 @asynchronous

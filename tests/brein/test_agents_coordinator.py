@@ -502,7 +502,7 @@ def test_a_cancelled_close_of_the_coordinator_leaves_no_thread_behind(while_):
         if while_ == "a question is under way":
             asking = asyncio.create_task(coordinator.ask("why?"))
         else:
-            asking = agents[2].submit("another's")
+            asking = asyncio.ensure_future(agents[2].submit("another's"))
         await asyncio.to_thread(begun.wait, 20)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -558,6 +558,30 @@ def test_what_a_coordinator_ingests_is_there_to_answer_from(engine):
             assert (await coordinator.ask("Is the sea salt?")).answer.citations == ("sea",)
             with pytest.raises(DataError, match="id and text must not be empty"):
                 await coordinator.ingest([Document("", "no id")])
+
+    asyncio.run(scenario())
+
+
+def test_a_question_goes_its_way_while_the_event_loop_is_held_up(engine):
+    engine.ingest([Document("sea", "The sea is salt.")])
+    reasoned = threading.Event()
+
+    def reason(evidence):
+        reasoned.set()
+        return evidence.hits[0].id
+
+    async def scenario():
+        limits = AgentsConfig()
+        agents = (
+            open_hippocampus(engine, limits.hippocampus),
+            Agent("amygdala", limits.amygdala, InThreads(one_by_one(len), "amygdala")),
+            Agent("prefrontal_cortex", limits.prefrontal_cortex, InThreads(one_by_one(reason), "reasoning")),
+        )
+        async with Coordinator(*agents) as coordinator:
+            asking = asyncio.create_task(coordinator.ask("the sea is salt", k=1))
+            await asyncio.sleep(0)
+            assert reasoned.wait(20)
+            assert (await asking).answer == "sea"
 
     asyncio.run(scenario())
 
