@@ -6,15 +6,15 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from threading import RLock
-from typing import Any, Generic, Self, cast
+from typing import Generic, Self
 
-from brein.agents.base import AgentStats, Answer, Batch, Call, Request, Times, ended
+from brein.agents.base import AgentStats, Answer, Batch, Call, Request, Times, wait_for_end
 from brein.agents.limits import AgentConfig
 from brein.agents.workers import Outcomes, Worker
 from brein.errors import AgentError, AgentTimeoutError, ClosedError, QueueFullError
@@ -36,9 +36,9 @@ class Agent(Generic[Request, Answer]):
     abandoned, beside the slots. That holds for as many pieces of work as there are slots; a slot given up
     beyond stays taken until one of them ends, and while all slots are lost in this way requests are refused.
 
-    Made for the running event loop, whose own clock the timeouts run by; `clock` gives the seconds that times
-    are noted in and never goes back. Safe to use from any thread where its worker is. Also an async context
-    manager that closes itself.
+    Made for the running event loop, which sees to the timeouts; `clock` gives the seconds that times are
+    noted in, at the pace of the loop's own, and never goes back. Safe to use from any thread where its worker
+    is. Also an async context manager that closes itself.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Agent(Generic[Request, Answer]):
         self.name = name
         self.config = config
         self._worker = worker
-        self._lock = (
-            RLock()
-        )  # over what follows; never held while an outcome is given, which may ask anything
+        # Over what follows. Never held while an outcome is given: its callbacks may do anything.
+        self._lock = RLock()
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._made = clock()
         self._closed = False
-        self._watching = False  # whether a timer runs
+        self._watching = False  # whether a timer runs, or is about to
+        self._timer: asyncio.TimerHandle | None = None
         self._in_hand: OrderedDict[Call[Request, Answer], None] = OrderedDict()  # by when their time is over
         self._waiting: OrderedDict[Call[Request, Answer], None] = OrderedDict()
         self._running: set[_Run[Request, Answer]] = set()
@@ -77,8 +77,7 @@ class Agent(Generic[Request, Answer]):
         """
         with self._lock:
             self.check_room()
-            call: Call[Request, Answer] = Call(request, self._clock())
-            call.add_done_callback(self._left)
+            call = Call(request, self._clock(), self._give_up)
             self._in_hand[call] = self._waiting[call] = None
             self._dispatch()  # before what follows, which is done while a thread wakes up
             self._counts["admitted"] += 1
@@ -137,13 +136,13 @@ class Agent(Generic[Request, Answer]):
                 self._closed = True
                 in_hand = tuple(self._in_hand)
             for call in in_hand:  # each has its timeout
-                await ended(call)
+                await wait_for_end(call)
             with self._lock:
                 abandoned = tuple(self._abandoned.values())
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GRACE):
                     for end in abandoned:
-                        await ended(end)
+                        await wait_for_end(end)
         finally:
             self.release()
 
@@ -151,6 +150,7 @@ class Agent(Generic[Request, Answer]):
         """Close without waiting: those admitted have their outcome still, and what has worked is released."""
         with self._lock:
             self._closed = True
+            self._rest()
         self._worker.close()
 
     async def __aenter__(self) -> Self:
@@ -178,7 +178,7 @@ class Agent(Generic[Request, Answer]):
         run = _Run(calls, batch)
         try:
             run.stop = self._worker.start(batch, partial(self._end, run))
-        except AgentError as error:
+        except Exception as error:
             for call in calls:
                 self._loop.call_soon_threadsafe(self._settle, call, error)
             return
@@ -192,7 +192,7 @@ class Agent(Generic[Request, Answer]):
         calls: list[Call[Request, Answer]] = []
         while self._waiting and len(calls) < self.config.batch_size:
             call, _ = self._waiting.popitem(last=False)
-            if self._time_left(call) > 0 and not call.done():  # of a late one the timer is about to say so
+            if self._time_left(call) > 0:  # of a late one the timer is about to say so
                 calls.append(call)
         return calls
 
@@ -230,7 +230,17 @@ class Agent(Generic[Request, Answer]):
             first = next(iter(self._in_hand), None)
             self._watching = first is not None
             if first is not None:
-                self._loop.call_later(self._time_left(first), self._watch)
+                self._timer = self._loop.call_later(self._time_left(first), self._watch)
+
+    def _rest(self) -> None:
+        """Have no timer run for nothing any more: it would keep all of this alive."""
+        if self._watching and not self._in_hand:
+            with suppress(RuntimeError):  # the event loop is closed, and its timers are gone
+                self._loop.call_soon_threadsafe(self._cancel_timer)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _time_left(self, call: Call[Request, Answer]) -> float:
         return call.admitted + self.config.timeout - self._clock()
@@ -241,33 +251,36 @@ class Agent(Generic[Request, Answer]):
         self._settle(call, AgentTimeoutError(message))
 
     def _settle(self, call: Call[Request, Answer], outcome: Answer | BaseException) -> None:
-        """Let a call have its outcome, unless it was cancelled or another thread gives it one."""
-        with self._lock:
-            if call.claimed:
-                return
-            call.claimed = True
-        if not call.set_running_or_notify_cancel():
-            return
+        """Let a call have its outcome, unless it has one."""
         if isinstance(outcome, StopIteration):  # no future takes one
             outcome = AgentError(f"{self.name}: its work raised {outcome!r}")
-        elif isinstance(outcome, asyncio.CancelledError):  # the caller's own would read the same
+        elif isinstance(outcome, (asyncio.CancelledError, CancelledError)):  # as if the caller's own
             outcome = AgentError(f"{self.name}: its work was cancelled")
-        if isinstance(outcome, BaseException):
+        if not isinstance(outcome, BaseException):
+            if self._leave(call, "served"):
+                call.set_result(outcome)
+        elif self._leave(call, "timed_out" if isinstance(outcome, AgentTimeoutError) else "failed"):
             call.set_exception(outcome)
-        else:
-            call.set_result(outcome)
 
-    def _left(self, call: Future[Answer]) -> None:
-        """Free the place of a call that has its outcome, and count it."""
-        call = cast(Call[Request, Answer], call)
+    def _give_up(self, call: Call[Request, Answer]) -> bool:
+        return self._leave(call, "cancelled")
+
+    def _leave(self, call: Call[Request, Answer], outcome: str) -> bool:
+        """Free a call's place and count the outcome that it is given next; False where it has left."""
         with self._lock:
-            self._counts[_kind(call)] += 1
-            call.times = self._times(call)
+            if call not in self._in_hand:
+                return False
             del self._in_hand[call]
             self._waiting.pop(call, None)
+            self._counts[outcome] += 1
+            call.times = self._times(call)
+            call.batch = None
             run = self._run_of.get(call)
-            if run is not None and all(other.done() for other in run.calls):
+            if run is not None and not any(other in self._in_hand for other in run.calls):
                 self._abandon(run)
+            if self._closed:
+                self._rest()
+            return True
 
     def _times(self, call: Call[Request, Answer]) -> Times:
         if call.batch is None:
@@ -297,13 +310,3 @@ class _Run(Generic[Request, Answer]):
     calls: list[Call[Request, Answer]]
     batch: Batch[Request]
     stop: Callable[[], object] = field(init=False)
-
-
-def _kind(call: Call[Any, Any]) -> str:
-    """What a call's outcome is counted as."""
-    if call.cancelled():
-        return "cancelled"
-    error = call.exception()
-    if error is None:
-        return "served"
-    return "timed_out" if isinstance(error, AgentTimeoutError) else "failed"

@@ -62,28 +62,47 @@ class Batch(Generic[Request]):
         return max(0.0, self._deadline - self._clock()) if self.wanted else 0.0
 
     def __enter__(self) -> None:
-        """The work starts, and ends where this is left."""
+        """Note that the work starts: it is what the `with` block does."""
         self.started = self._clock()
 
     def __exit__(self, *exception: object) -> None:
+        """Note that it ends."""
         self.ended = self._clock()
 
 
 class Call(Future[Answer], Generic[Request, Answer]):
-    """An admitted request: the future of its answer, which may be awaited, on any event loop.
+    """An admitted request: the future of its answer, for any thread, which an event loop can await.
 
-    Cancelling it, or the task that awaits it, gives it up. When its callbacks run, or it was awaited, its
-    `times` are there and its place is free. Callbacks run in whichever thread ends it, and hold up the agent.
+    Cancelling it, or the task that awaits it, gives it up. As soon as it is done its `times` are there, and
+    its place is free. Its callbacks run in whichever thread ends it, which may be an agent's: they must not
+    wait. What takes futures of asyncio alone, as `asyncio.wait`, is given `asyncio.ensure_future(call)`.
     """
 
     times: Times
 
-    def __init__(self, request: Request, admitted: float) -> None:
+    def __init__(
+        self, request: Request, admitted: float, give_up: Callable[[Call[Request, Answer]], bool]
+    ) -> None:
         super().__init__()
         self.request = request
         self.admitted = admitted
-        self.batch: Batch[Request] | None = None  # None: it waits, or left while it did
-        self.claimed = False  # by a thread that gives it its outcome
+        self.batch: Batch[Request] | None = None  # None: it waits, or has left
+        self._give_up = give_up
+
+    def cancel(self) -> bool:
+        """Give the request up; False where it has its outcome, or is about to have it."""
+        if not self._give_up(self):
+            return False
+        super().cancel()
+        self.set_running_or_notify_cancel()  # without this nobody who waits for several hears of it
+        return True
+
+    def result(self, timeout: float | None = None) -> Answer:
+        """The answer, waited for so many seconds; raises what the work failed with."""
+        error = self.exception(timeout)
+        if error is not None:  # `Future.result` passes over an error that is false
+            raise error
+        return super().result()
 
     def __await__(self) -> Generator[Any, None, Answer]:
         return asyncio.wrap_future(self).__await__()
@@ -117,19 +136,19 @@ class AgentStats:
         return self.busy / (self.slots * self.elapsed) if self.elapsed else 0.0
 
 
-async def ended(future: Future[Any]) -> None:
+async def wait_for_end(future: Future[Any]) -> None:
     """Wait until a future of any thread is done, whatever becomes of it; cancelled, this lets it be."""
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(lambda _: finish(end))
+    future.add_done_callback(lambda _: tell(end))
     await end
 
 
-def finish(end: asyncio.Future[None]) -> None:
-    """Have what awaits a future go on, unless it does; from any thread."""
-    with suppress(RuntimeError):  # its event loop is closed: nobody waits any more
-        end.get_loop().call_soon_threadsafe(_finish, end)
+def tell(end: asyncio.Future[None]) -> None:
+    """Have an event loop's future be done, from any thread; nothing where it is, or the loop is closed."""
+    with suppress(RuntimeError):
+        end.get_loop().call_soon_threadsafe(_tell, end)
 
 
-def _finish(end: asyncio.Future[None]) -> None:
+def _tell(end: asyncio.Future[None]) -> None:
     if not end.done():
         end.set_result(None)

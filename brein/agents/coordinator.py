@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Generic, Self, TypeVar, cast
 
 from brein.agents.agent import Agent
-from brein.agents.base import AgentStats, Call, Times, finish
+from brein.agents.base import AgentStats, Call, Times, tell
 from brein.agents.hippocampus import Hippocampus, Ingest, Search
 from brein.errors import BreinError, ClosedError, QueueFullError
 from brein.records import Document, Hit, Retrieval
@@ -113,6 +113,9 @@ class Response(Generic[Emotion, Reasoned]):
 class Coordinator(Generic[Emotion, Reasoned]):
     """Asks three agents, of one event loop and one clock, which it closes in the end; used from that loop.
 
+    prefrontal_cortex is asked from where the last of the two before it ends, in a thread if that works in
+    threads: then it works in threads, too.
+
     It takes on as many questions at once as prefrontal_cortex, asked by nobody else, has slots and places
     for, and refuses others before any agent works on them.
     """
@@ -161,11 +164,9 @@ class Coordinator(Generic[Emotion, Reasoned]):
         finally:
             question.ended.cancel()  # where it was not awaited
             self._asking.remove(question.ended)
-        retrieval = question.retrieval
-        felt = None if question.feeling is None else question.feeling.times
-        trace = Trace(received, self._clock(), question.memory.times, felt, question.reasoning.times)
-        degraded = "; ".join(filter(None, (retrieval.degraded, question.missing))) or None
-        return Response(answer, retrieval, question.emotion, degraded, trace)
+        trace = Trace(received, self._clock(), *question.times)
+        degraded = "; ".join(filter(None, (question.retrieval.degraded, question.missing))) or None
+        return Response(answer, question.retrieval, question.emotion, degraded, trace)
 
     async def ingest(self, documents: Sequence[Document]) -> None:
         """Have hippocampus remember `documents`; when this returns they are on disk.
@@ -232,29 +233,26 @@ class _Question(Generic[Emotion, Reasoned]):
     thread, takes longer than all the rest of the way.
     """
 
-    memory: Call[Search | Ingest, Retrieval | None]
     retrieval: Retrieval
-    feeling: Call[str, Emotion] | None = None
     emotion: Emotion | None = None
     missing: str | None = None  # why there is no emotion
-    reasoning: Call[Evidence[Emotion], Reasoned]
 
     def __init__(self, query: str, prefrontal_cortex: Agent[Evidence[Emotion], Reasoned]) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._query = query
         self._prefrontal_cortex = prefrontal_cortex
         self._given_up = False
-        self._calls: list[Call[Any, Any]] = []
+        self._memory: Call[Search | Ingest, Retrieval | None] | None = None
+        self._feeling: Call[str, Emotion] | None = None
+        self._reasoning: Call[Evidence[Emotion], Reasoned] | None = None
         self._problem: BaseException | None = None
 
     def feel(self, amygdala: Agent[str, Emotion]) -> None:
         """Ask amygdala, before hippocampus; it may refuse."""
         try:
-            self.feeling = amygdala.submit(self._query)
+            self._feeling = amygdala.submit(self._query)
         except BreinError as error:
-            self.missing = _reason(error)
-        else:
-            self._calls.append(self.feeling)
+            self.missing = _why_missing(error)
 
     def remember(self, hippocampus: Hippocampus, k: int, where: Where | None) -> None:
         """Ask hippocampus, and in the end prefrontal_cortex.
@@ -262,38 +260,45 @@ class _Question(Generic[Emotion, Reasoned]):
         Raises:
             BreinError: hippocampus does not admit it.
         """
-        self.memory = hippocampus.submit(Search(self._query, k, where))
-        self._calls.append(self.memory)
-        self.memory.add_done_callback(self._remembered)
+        self._memory = hippocampus.submit(Search(self._query, k, where))
+        self._memory.add_done_callback(self._remembered)
 
     def answer(self) -> Reasoned:
-        """The answer, once it has ended; raises what it failed with."""
+        """The answer, once it has ended; raises what the question failed with."""
         if self._problem is not None:
             raise self._problem
-        return self.reasoning.result()
+        return cast(Call[Evidence[Emotion], Reasoned], self._reasoning).result()
+
+    @property
+    def times(self) -> tuple[Times, Times | None, Times]:
+        """Of hippocampus, amygdala and prefrontal_cortex, once it is answered."""
+        memory, feeling, reasoning = self._memory, self._feeling, self._reasoning
+        assert memory is not None and reasoning is not None  # noqa: S101, PT018  it is answered
+        return memory.times, None if feeling is None else feeling.times, reasoning.times
 
     def give_up(self) -> None:
         """Cancel what the agents do for it still."""
         self._given_up = True
-        for call in self._calls:
-            call.cancel()
+        for call in (self._memory, self._feeling, self._reasoning):
+            if call is not None:
+                call.cancel()
 
     def _remembered(self, memory: Future[Retrieval | None]) -> None:
         try:
             self.retrieval = cast(Retrieval, memory.result())  # as every Search is answered
         except BaseException as error:
             self._fail(error)
+            return
+        if self._feeling is None:
+            self._reason()
         else:
-            if self.feeling is None:
-                self._reason()
-            else:
-                self.feeling.add_done_callback(self._felt)
+            self._feeling.add_done_callback(self._felt)
 
     def _felt(self, feeling: Future[Emotion]) -> None:
         try:
             self.emotion = feeling.result()
         except BaseException as error:
-            self.missing = _reason(error)
+            self.missing = _why_missing(error)
         self._reason()
 
     def _reason(self) -> None:
@@ -302,22 +307,24 @@ class _Question(Generic[Emotion, Reasoned]):
         try:
             complexity = self.retrieval.analysis.complexity.score
             evidence = Evidence(self._query, self.retrieval.hits, self.emotion, complexity)
-            self.reasoning = self._prefrontal_cortex.submit(evidence)
+            self._reasoning = self._prefrontal_cortex.submit(evidence)
         except BaseException as error:
             self._fail(error)
             return
-        self._calls.append(self.reasoning)
         if self._given_up:  # meanwhile, by another thread
-            self.reasoning.cancel()
-        self.reasoning.add_done_callback(lambda _: finish(self.ended))
+            self._reasoning.cancel()
+        self._reasoning.add_done_callback(lambda _: tell(self.ended))
 
     def _fail(self, error: BaseException) -> None:
         self._problem = error
-        finish(self.ended)
+        tell(self.ended)
 
 
-def _reason(error: BaseException) -> str:
-    return f"amygdala gave nothing: {type(error).__name__}: {error}"
+def _why_missing(error: BaseException) -> str:
+    try:
+        return f"amygdala gave nothing: {type(error).__name__}: {error}"
+    except Exception:  # it cannot even say what it is
+        return f"amygdala gave nothing: {type(error).__name__}"
 
 
 def _covered(intervals: Iterable[tuple[float, float]]) -> float:

@@ -1,8 +1,9 @@
-"""Where an agent's work is done: in threads of its own, or on the event loop."""
+"""Where an agent's work is done: in threads, or on the event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -12,6 +13,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from brein.agents.base import Answer, Batch, Request
 from brein.errors import AgentError
+
+_log = logging.getLogger(__name__)
 
 Outcomes: TypeAlias = Sequence[Answer | Exception]
 """One for each request of a batch, in its order: the answer, or the error that it alone fails with."""
@@ -113,7 +116,7 @@ class InThreads(Worker[Request, Answer]):
         return _nothing
 
     def close(self) -> None:
-        """End the idle threads, and the others as soon as their work ends."""
+        """Close the threads, also those that others share: their work is still done, in threads that end."""
         self._threads.close()
 
     def _outcomes(self, batch: Batch[Request]) -> Outcomes[Answer]:
@@ -133,9 +136,9 @@ class Threads:
     """Threads that are made when needed and kept, for workers to share.
 
     There are never more than there are pieces of work at once. What was last to work is first to work again,
-    since what it uses is warm; so work that is started from where other work ends goes on in the same thread,
-    and waits for none to wake up. They are daemons: one that hangs does not keep the process from ending,
-    as a thread of `concurrent.futures` would. Safe to use from any thread.
+    since what it uses is warm. So what `ended` starts goes on in the same thread, as soon as `ended` has
+    returned, which must not wait for it. They are daemons: one that hangs does not keep the process from
+    ending, as a thread of `concurrent.futures` would. Safe to use from any thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -192,7 +195,10 @@ class _Thread(Thread):
 
     def run(self) -> None:
         while (task := self.tasks.get()) is not None:
-            task()
+            try:
+                task()
+            except BaseException:
+                _log.exception("%s: what was told of the end of work raised", self.name)
             del task  # what it worked on is not kept while waiting for the next
 
 

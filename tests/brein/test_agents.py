@@ -1,13 +1,15 @@
 """An agent admits or refuses at once, gives every request one outcome, and frees what nobody waits for."""
 
 import asyncio
+import gc
 import itertools
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
 from functools import wraps
 
 import numpy as np
@@ -353,8 +355,81 @@ async def test_threads_are_used_again(in_threads):
             assert len(in_threads.threads()) == 1
 
 
+@pytest.fixture
+def often_interrupted():
+    """Threads are interrupted between any two instructions, so that what needs a lock shows it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 @asynchronous
-async def test_requests_from_many_threads_have_one_outcome_each_and_the_bounds_hold():
+async def test_what_is_awaited_has_its_times_and_its_place_is_free_whoever_looks_meanwhile(
+    in_threads, often_interrupted
+):
+    over = threading.Event()
+
+    def look(agent):
+        while not over.is_set():
+            agent.stats()
+
+    async with in_threads.agent() as agent:
+        looking = [asyncio.create_task(asyncio.to_thread(look, agent)) for _ in range(2)]
+        for n in range(100):
+            call = agent.submit(f"r{n}")
+            await call
+            assert call.times.ended >= call.times.admitted
+            assert agent.stats().running == agent.stats().waiting == 0
+        over.set()
+        await asyncio.gather(*looking)
+
+
+@asynchronous
+async def test_a_call_that_is_cancelled_while_it_waits_is_done_for_who_waits_in_a_thread(work):
+    async with work.agent() as agent:
+        first, second = agent.submit("wait"), agent.submit("cancelled")
+        assert second.cancel()
+        assert not second.cancel()
+        assert wait([second], 5).done == {second}
+        work.gate.set()
+        await first
+
+
+@asynchronous
+async def test_work_that_is_cancelled_somewhere_else_does_not_cancel_who_asked(in_threads):
+    def fail(batch):
+        raise CancelledError
+
+    async with Agent("amygdala", limits(), InThreads(fail, "worker")) as agent:
+        with pytest.raises(AgentError, match="amygdala: its work was cancelled"):
+            await agent.submit("asked")
+
+
+@asynchronous
+async def test_an_agent_that_is_closed_is_kept_alive_by_no_timer(work):
+    agent = work.agent()
+    assert await agent.submit("asked") == "asked answered"
+    await agent.close()
+    await asyncio.sleep(0)
+    seen = weakref.ref(agent)
+    del agent
+    work.batches.clear()
+    gc.collect()
+    assert seen() is None
+
+
+@asynchronous
+async def test_a_callback_that_exits_ends_neither_the_thread_nor_what_comes_after(in_threads, caplog):
+    async with in_threads.agent() as agent:
+        agent.submit("first").add_done_callback(lambda _: sys.exit("of a callback"))
+        assert await agent.submit("second") == "second answered"
+        assert await agent.submit("third") == "third answered"
+    assert "what was told of the end of work raised" in caplog.text
+
+
+@asynchronous
+async def test_requests_from_many_threads_have_one_outcome_each_and_the_bounds_hold(often_interrupted):
     def work(batch):
         time.sleep(0.04 if max(batch.requests) > 0.95 else 0.001)  # some twice as long as they may
         return batch.requests

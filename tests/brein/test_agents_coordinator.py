@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -18,6 +19,7 @@ from brein.agents import (
     Ingest,
     InThreads,
     OnLoop,
+    PrefrontalCortex,
     Search,
     Times,
     Trace,
@@ -148,7 +150,7 @@ class Agents:
             self.asked.append((self.clock(), name, batch.requests[0]))
             problem = self.problems.get(name)
             await asyncio.sleep(1e6 if problem == "hangs" else seconds)
-            return [problem or answer]
+            return [answer if problem is None else problem]
 
         return Agent(name, self.config, OnLoop(work), self.clock)
 
@@ -256,6 +258,34 @@ def test_what_amygdala_cannot_give_is_left_out_and_named(in_virtual_time, proble
         assert agents.asked[-1][2] == Evidence("why?", (HIT,), None, 0.5)
         assert response.trace.wall == waited
         assert response.trace.coordination_overhead == 0
+
+    in_virtual_time(scenario)
+
+
+class FalsyError(Exception):
+    """An error that is false, and cannot say what it is."""
+
+    def __bool__(self):
+        return False
+
+    def __str__(self):
+        raise ValueError("no words for it")
+
+
+@pytest.mark.parametrize("name", ["hippocampus", "prefrontal_cortex"])
+def test_an_error_that_is_false_is_an_error_still(in_virtual_time, name):
+    async def scenario():
+        with pytest.raises(FalsyError):
+            await Agents(**{name: FalsyError()}).coordinator.ask("why?")
+
+    in_virtual_time(scenario)
+
+
+def test_an_error_of_amygdala_that_cannot_say_what_it_is_is_named(in_virtual_time):
+    async def scenario():
+        response = await Agents(amygdala=FalsyError()).coordinator.ask("why?")
+        assert (response.answer, response.emotion) == ("because", None)
+        assert response.degraded == "amygdala gave nothing: FalsyError"
 
     in_virtual_time(scenario)
 
@@ -549,6 +579,46 @@ def test_the_hippocampus_ingests_and_searches_an_engine(engine):
             assert [type(outcome) for outcome in outcomes] == [DataError, DataError, Retrieval]
 
     asyncio.run(scenario())
+
+
+def test_the_thread_that_searched_goes_on_to_reason(engine, monkeypatch):
+    names = {"search": [], "reason": []}
+    retrieve, answer_batch = Engine.retrieve, PrefrontalCortex.answer_batch
+
+    def noted_retrieve(self, *arguments):
+        found = retrieve(self, *arguments)
+        while not emotions.done():
+            time.sleep(0.001)
+        names["search"].append(threading.current_thread().name)
+        return found
+
+    def noted_answer(self, batch):
+        names["reason"].append(threading.current_thread().name)
+        return answer_batch(self, batch)
+
+    monkeypatch.setattr(Engine, "retrieve", noted_retrieve)
+    monkeypatch.setattr(PrefrontalCortex, "answer_batch", noted_answer)
+    engine.ingest([Document("sea", "The sea is salt.")])
+
+    async def scenario():
+        nonlocal emotions
+        async with engine.coordinator() as coordinator:
+            amygdala = coordinator._amygdala
+            submit = amygdala.submit
+
+            def noted_submit(query):
+                nonlocal emotions
+                emotions = submit(query)
+                return emotions
+
+            monkeypatch.setattr(amygdala, "submit", noted_submit)
+            for _ in range(3):
+                await coordinator.ask("Is the sea salt?")
+
+    emotions = None
+    asyncio.run(scenario())
+    assert len(names["search"]) == 3
+    assert names["search"] == names["reason"]
 
 
 def test_what_a_coordinator_ingests_is_there_to_answer_from(engine):

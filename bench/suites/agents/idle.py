@@ -1,8 +1,8 @@
 """Part `idle`: one client, one question at a time, each once: what coordinating the agents costs.
 
-Nobody else asks, so nobody waits for a slot: the times are the agents' own work, and what lies between. How
-much of that is the machine's own is measured afterwards: the event loop has two bare threads work, one after
-the other, for as long as memory and reasoning did.
+Nobody else asks, so nobody waits for a slot: the times are the agents' own work, and what lies between. A
+yardstick for that is measured afterwards: the event loop has two bare threads work, one after the other, for
+as long as memory and reasoning did.
 """
 
 from __future__ import annotations
