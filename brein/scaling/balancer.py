@@ -6,10 +6,9 @@ import asyncio
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Self
 
@@ -55,17 +54,41 @@ ROUTES = {
 _IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110, 9.2.2
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request, to be sent to one instance or another before `deadline`."""
+
+    method: str
+    path: str
+    content: bytes
+    headers: httpx2.Headers
+    repeatable: bool
+    deadline: float
+
+    def to(self, instance: Instance, left: float) -> httpx2.Request:
+        """It as it is sent to this instance, which has so many seconds left for it."""
+        try:
+            url = httpx2.URL(instance.url).copy_with(raw_path=self.path.encode("ascii"))
+            request = httpx2.Request(self.method, url, headers=self.headers, content=self.content)
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            problem = f"{self.path!r:.80} cannot be asked for: {first_line(error)}; percent-encode it"
+            raise DataError(problem) from None
+        request.headers["Accept-Encoding"] = "identity"  # as long as it says, and what `max_body` bounds
+        request.headers["Request-Timeout"] = f"{left:.3f}"
+        return request
+
+
 class LoadBalancer:
     """Sends requests to instances of the service that are alike: same documents, same configuration.
 
-    `instances` are their URLs. Each is checked at intervals, and only those that pass are asked; see `Instance`
-    for when one is ejected and returns, and `choose` for which one gets a request. Used from one event loop,
-    whose clock all times are read from, as an async context manager: entering it checks every instance once,
-    leaving it closes it. `transport` is what sends the requests, and `random` what chance comes from.
+    `instances` are their URLs. Each is checked at intervals, and only those that pass are asked; see
+    `Instance` for when one is ejected and returns, and `choose` for which one gets a request. Used from one
+    event loop, whose clock all times are read from, as an async context manager: entering it checks every
+    instance once, leaving it closes it. `transport` sends the requests, and `random` is what chance comes from.
 
     Raises:
-        ConfigError: there is no instance, one is no http or https URL of a host, or is there twice; or there is no
-            API key where `key_variable` says.
+        ConfigError: there is no instance, one is no http or https URL of a host, or is there twice; or there
+            is no API key where `key_variable` says.
     """
 
     def __init__(
@@ -78,7 +101,7 @@ class LoadBalancer:
     ) -> None:
         self.config = config = config or BalancerConfig()
         self._instances = [Instance(url, config) for url in _origins(instances)]
-        self._random = random or Random()
+        self._random = random or Random()  # noqa: S311  a choice, no secret
         self._key = _key(config)
         self._budget = RetryBudget(config.retry_share, config.retry_floor)
         self._client = httpx2.AsyncClient(
@@ -134,36 +157,34 @@ class LoadBalancer:
         configured one, is passed on as `Request-Timeout`, less what is gone of it; `X-Request-ID` is made up
         where `headers` have none. Without `request_type` it is that of the route.
 
-        Where an instance breaks off or answers 503, a request that may be done twice is repeated: at once, by an
-        instance that has not been asked yet, within the budget and the timeout. Any other is repeated only where
-        no connection could be made. Where no repeat is possible the 503 is the answer. Cancelling this closes the
-        connection.
+        Where an instance breaks off or answers 503, a request that may be done twice is repeated: at once, by
+        an instance that has not been asked yet, within the budget and the timeout. Any other is repeated only
+        where no connection could be made. Where no repeat is possible the 503 is the answer. Cancelling this
+        closes the connection.
 
         Raises:
             NoHealthyInstancesError: every instance is ejected.
             InstanceError: the last one asked broke off, or sent more than `max_body`.
             RequestTimeoutError: there was no answer in time.
             OverloadedError: `max_in_flight` requests are in hand.
-            DataError: the path or a header cannot be sent, `content` is longer than `max_body`, or `timeout` is not
-                greater than 0.
+            DataError: the path or a header cannot be sent, `content` is longer than `max_body`, or `timeout`
+                is not greater than 0.
             ClosedError: the balancer is closed.
         """
         if timeout is not None and not timeout > 0:
             raise DataError(f"timeout = {timeout!r}: must be greater than 0 seconds")
         seconds = self.config.timeout if timeout is None else min(timeout, self.config.timeout)
         route = ROUTES.get((method, path.partition("?")[0]), Route("general", method in _IDEMPOTENT))
-        if request_type is not None:
-            route = Route(request_type, route.repeatable)
         if len(content) > self.config.max_body:
             raise DataError(
                 f"content has {len(content)} bytes, max_body = {self.config.max_body}; send less at once"
             )
         with self._admitted():
             deadline = self._now() + seconds
-            make = partial(_request, method, path, content, _completed(headers))
+            call = _Call(method, path, content, _completed(headers), route.repeatable, deadline)
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await self._ask(make, route, deadline)
+                    return await self._ask(call, request_type or route.type)
             except TimeoutError:
                 raise RequestTimeoutError(
                     f"{method} {path}: no answer within {seconds:g} s; give it longer, or ask again later"
@@ -217,38 +238,34 @@ class LoadBalancer:
             )
         return choose(healthy, request_type, self._now(), self._random)
 
-    async def _ask(
-        self, make: Callable[[Instance, float], httpx2.Request], route: Route, deadline: float
-    ) -> httpx2.Response:
+    async def _ask(self, call: _Call, request_type: RequestType) -> httpx2.Response:
         """Ask one instance after the other, until one answers or no repeat is possible."""
         asked: list[Instance] = []
         while True:
-            instance = self._choose(route.type, asked)
+            instance = self._choose(request_type, asked)
             asked.append(instance)
             answer: httpx2.Response | httpx2.RequestError
             try:
-                answer = await self._send(instance, make, deadline)
-                again = route.repeatable and answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+                answer = await self._send(instance, call)
+                again = call.repeatable and answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE
             except httpx2.RequestError as error:
                 answer = error
-                again = route.repeatable or isinstance(error, _UNSENT)
+                again = call.repeatable or isinstance(error, _UNSENT)
             if again and self._healthy(asked) and self._budget.withdraw():
                 continue
             if isinstance(answer, httpx2.Response):
                 return answer
             raise InstanceError(
-                f"{instance.url} broke off at try {len(asked)} ({_reason(answer)}), and the request is not repeated; "
-                "ask again later"
+                f"{instance.url} broke off at try {len(asked)} ({_reason(answer)}), and the request is not "
+                "repeated; ask again later"
             ) from answer
 
-    async def _send(
-        self, instance: Instance, make: Callable[[Instance, float], httpx2.Request], deadline: float
-    ) -> httpx2.Response:
+    async def _send(self, instance: Instance, call: _Call) -> httpx2.Response:
         """Have this instance answer, and note what that says of it."""
-        left = deadline - self._now()
+        left = call.deadline - self._now()
         if left < _SHORTEST:
             raise TimeoutError
-        request = make(instance, left)
+        request = call.to(instance, left)
         request.extensions["timeout"] = {"connect": self.config.check_timeout}  # the rest is the deadline's
         with instance.asked():
             try:
@@ -286,7 +303,9 @@ def _origins(instances: Sequence[str]) -> list[str]:
             raise ConfigError(f"an instance is no URL ({first_line(error)}); give http://host:port") from None
         if url.scheme not in ("http", "https") or not url.host or url.raw_path != b"/" or url.userinfo:
             # Its representation hides a password.
-            raise ConfigError(f"instance {url!r} is no http or https URL of a host alone; give http://host:port")
+            raise ConfigError(
+                f"instance {url!r} is no http or https URL of a host alone; give http://host:port"
+            )
         origins.append(f"{url.scheme}://{url.netloc.decode()}")
     if len(set(origins)) < len(origins):
         raise ConfigError(f"instances {', '.join(origins)} are not all different; give each once")
@@ -297,9 +316,9 @@ def _key(config: BalancerConfig) -> str | None:
     if config.key_variable is None:
         return None
     key = os.environ.get(config.key_variable, "").strip()
-    if not key:
+    if not key or not key.isascii():
         raise ConfigError(
-            f"key_variable = {config.key_variable!r}: the environment variable is not set; set it"
+            f"key_variable = {config.key_variable!r}: the environment variable holds no key in ASCII; set it"
         )
     return key
 
@@ -311,25 +330,6 @@ def _completed(headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]]) -> ht
         raise DataError(f"headers cannot be sent: {first_line(error)}; give bytes, or ASCII") from None
     completed.setdefault("X-Request-ID", uuid.uuid4().hex)
     return completed
-
-
-def _request(
-    method: str,
-    path: str,
-    content: bytes,
-    headers: httpx2.Headers,
-    instance: Instance,
-    left: float,
-) -> httpx2.Request:
-    """A request as it is sent to an instance, which has so many seconds left for it."""
-    try:
-        url = httpx2.URL(instance.url).copy_with(raw_path=path.encode("ascii"))
-        request = httpx2.Request(method, url, headers=headers, content=content)
-    except (httpx2.InvalidURL, UnicodeError) as error:
-        raise DataError(f"{path!r:.80} cannot be asked for: {first_line(error)}; percent-encode it") from None
-    request.headers["Accept-Encoding"] = "identity"  # as long as it says, and what `max_body` bounds
-    request.headers["Request-Timeout"] = f"{left:.3f}"
-    return request
 
 
 def _reason(error: Exception) -> str:

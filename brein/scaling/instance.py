@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What an instance said of itself at `read_at`, in seconds: `memory` in bytes, `cpu` in cores it keeps busy.
+    """What an instance said of itself at `read_at`, in seconds: `memory` in bytes, `cpu` in busy cores.
 
     None where it did not say, and for `cpu`, the growth of a counter, until it said so twice.
     """
@@ -29,7 +29,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """An instance at this moment; `reason` says why it was ejected. `load` is None where no figure is fresh."""
+    """An instance at this moment: why it was ejected, if it was, and its load, if that is known and fresh."""
 
     url: str
     healthy: bool
@@ -41,9 +41,10 @@ class InstanceStatus:
 class Instance:
     """The health and load of the instance at `url`.
 
-    It is not healthy until it passes a check: the first one decides by itself, then `successes` passed in a row
-    bring it back, and `failures` in a row eject it. A request that broke off counts like a failed check until
-    another is answered; an answer does not outweigh failed checks, for an instance that drains still answers.
+    It is not healthy until it passes a check: the first one decides by itself, then `successes` passed in a
+    row bring it back, and `failures` in a row eject it. A request that broke off counts like a failed check
+    until another is answered; an answer does not outweigh failed checks, for an instance that drains still
+    answers.
     """
 
     def __init__(self, url: str, config: BalancerConfig) -> None:

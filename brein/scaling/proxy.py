@@ -30,6 +30,7 @@ from brein.errors import (
     NoHealthyInstancesError,
     OverloadedError,
     RequestTimeoutError,
+    first_line,
 )
 from brein.scaling.balancer import LoadBalancer
 from brein.scaling.config import BalancerConfig
@@ -71,9 +72,9 @@ _OF_ONE_HOP = {  # RFC 9110, 7.6.1; and what describes a body as it was on the w
 class Proxy:
     """An ASGI application that has the instances of a balancer answer what is asked under /v1/.
 
-    It answers /health/live and /health/ready for itself; ready means that an instance is. A body is held whole, at
-    most `max_body` bytes of it, so that it can be sent twice, and so that an instance that dies does not leave half
-    an answer. Whoever goes away has their request cancelled.
+    It answers /health/live and /health/ready for itself; ready means that an instance is. A body is held
+    whole, at most `max_body` bytes of it, so that it can be sent twice, and so that an instance that dies
+    does not leave half an answer. Whoever goes away has their request cancelled.
     """
 
     def __init__(self, balancer: LoadBalancer) -> None:
@@ -112,7 +113,9 @@ class Proxy:
             await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, problem)
         else:
             if response is not None:
-                await _respond(send, response.status_code, _end_to_end(response.headers.raw), response.content)
+                await _respond(
+                    send, response.status_code, _end_to_end(response.headers.raw), response.content
+                )
 
     async def _answer(self, scope: Message, receive: Receive) -> httpx2.Response | None:
         """What an instance answers; None where nobody waits for it any more."""
@@ -195,14 +198,23 @@ def _end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers that are not those of one connection only."""
     lowered = [(name.lower(), value) for name, value in headers]
     named = {
-        token.strip().lower() for name, value in lowered if name == b"connection" for token in value.split(b",")
+        token.strip().lower()
+        for name, value in lowered
+        if name == b"connection"
+        for token in value.split(b",")
     }
     return [(name, value) for name, value in lowered if name not in _OF_ONE_HOP | named]
 
 
 async def _refuse(send: Send, status: HTTPStatus, detail: str, **more: object) -> None:
     """Answer with a problem (RFC 9457)."""
-    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
+    problem = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        **more,
+    }
     await _tell(send, status, problem, b"application/problem+json")
 
 
@@ -271,14 +283,16 @@ async def _serve(server: uvicorn.Config, balancer: LoadBalancer, listening: sock
 
 
 def _listening(port: int) -> socket.socket:
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"--port = {port}: must be from 0 to 65535")
     try:
         return socket.create_server(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--port = {port}: {error}; choose another") from None
+    except OSError as error:
+        raise ConfigError(f"--port = {port}: {first_line(error)}; choose another") from None
 
 
 def _read(path: Path) -> BalancerConfig:
     try:
         return BalancerConfig.read(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"--config = {path}: {error}; give a JSON file") from None
+        raise ConfigError(f"--config = {path}: {first_line(error)}; give a JSON file") from None

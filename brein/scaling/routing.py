@@ -21,10 +21,11 @@ _FIGURES: dict[RequestType, Callable[[Load], float | None]] = {
 def choose(instances: Sequence[Instance], request_type: RequestType, now: float, random: Random) -> Instance:
     """The instance, of at least one, that gets a request of this type.
 
-    Those that want to rest come last. A heavy request goes to the least memory or CPU in use, where fresh figures
-    say so. Figures are as old as the last reading, so one instance could draw all requests until the next; it
-    has to have less than 1.25 times the mean number in flight (bounded loads: Mirrokni, Thorup, Zadimoghaddam
-    2018). Any other request goes to the one of two, chosen at random, that has fewer in flight (Mitzenmacher 2001).
+    Those that want to rest come last. A heavy request goes to the least memory or CPU in use, where fresh
+    figures say so. Figures are as old as the last reading, so one instance could draw all requests until the
+    next; it has to have less than 1.25 times the mean number in flight (bounded loads: Mirrokni, Thorup,
+    Zadimoghaddam 2018). Any other request goes to the one of two, chosen at random, that has fewer in flight
+    (Mitzenmacher 2001).
     """
     awake = [instance for instance in instances if not instance.rests(now)] or list(instances)
     figure = _FIGURES.get(request_type)

@@ -1,8 +1,8 @@
 """The child of the balancer's tests: a small instance of the service, on uvicorn.
 
-`python small_service.py PORT DELAY STATUS` listens on 127.0.0.1 and prints its port. What is asked under /v1/ is
-answered after DELAY seconds with STATUS, a Retry-After of 30 s where that is 503, and a JSON object: `pid`, `path`,
-`query`, `body` and `headers` of the request.
+`python small_service.py PORT DELAY STATUS` listens on 127.0.0.1 and prints its port. What is asked under /v1/
+is answered after DELAY seconds with STATUS, a Retry-After of 30 s where that is 503, and a JSON object:
+`pid`, and `path`, `query`, `body` and `headers` of the request.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ NAMES = ("a", "b", "c")
 
 
 class Service:
-    """Instances a, b and c on a transport: what each answers, how slowly, and what they were asked, in order."""
+    """Instances a, b and c on a transport: what each answers, how slowly, and what they were asked."""
 
     def __init__(self):
         self.down = set()  # refuse connections
@@ -70,7 +70,7 @@ class Service:
             [f"http://{name}" for name in names],
             BalancerConfig(**settings),
             transport=httpx2.MockTransport(self.answer),
-            random=random.Random(seed),
+            random=random.Random(seed),  # noqa: S311  a choice, no secret
         )
         return self.balancer
 
@@ -120,7 +120,9 @@ def test_heavy_requests_go_where_the_least_memory_or_cpu_is_in_use(in_virtual_ti
             await balancer.request("POST", "/v1/ask")
             await ingest(balancer)
             await search(balancer, request_type="memory_heavy")
-            assert service.names_asked == ["a", "b", "b"], "a route has its type, and the caller the last word"
+            assert service.names_asked == ["a", "b", "b"], (
+                "a route has its type, and the caller the last word"
+            )
 
     in_virtual_time(scenario)
 
@@ -195,7 +197,8 @@ def test_a_slow_instance_gets_few_requests(in_virtual_time):
                 await asyncio.sleep(0.01)
         counts = Counter(service.names_asked)
         assert counts.total() == 300
-        assert counts["a"] < 30 < 100 < min(counts["b"], counts["c"])
+        assert counts["a"] < 30
+        assert min(counts["b"], counts["c"]) > 100
 
     in_virtual_time(scenario)
 
@@ -214,7 +217,11 @@ instances = st.lists(
 )
 
 
-@given(described=instances, request_type=st.sampled_from(["memory_heavy", "cpu_heavy", "general"]), seed=st.integers())
+@given(
+    described=instances,
+    request_type=st.sampled_from(["memory_heavy", "cpu_heavy", "general"]),
+    seed=st.integers(),
+)
 def test_whatever_the_load_one_of_them_is_chosen_and_a_rested_one_first(described, request_type, seed):
     now, candidates = 10.0, []
     for number, each in enumerate(described):
@@ -224,7 +231,8 @@ def test_whatever_the_load_one_of_them_is_chosen_and_a_rested_one_first(describe
         if each["rests"]:
             instance.rest(5, now)
         candidates.append(instance)
-    chosen = choose(candidates, request_type, now, random.Random(seed))
+    chance = random.Random(seed)  # noqa: S311  a choice, no secret
+    chosen = choose(candidates, request_type, now, chance)
     assert chosen in candidates
     assert not chosen.rests(now) or all(each["rests"] for each in described)
 
@@ -237,7 +245,9 @@ def test_whatever_the_load_one_of_them_is_chosen_and_a_rested_one_first(describe
     failures=st.integers(1, 4),
     successes=st.integers(1, 4),
 )
-def test_an_instance_is_ejected_by_failures_in_a_row_and_back_by_successes_in_a_row(events, failures, successes):
+def test_an_instance_is_ejected_by_failures_in_a_row_and_back_by_successes_in_a_row(
+    events, failures, successes
+):
     instance = Instance("http://a", BalancerConfig(failures=failures, successes=successes))
     seen, passed = [], 0  # since it was ejected, or failed one
     for event in events:
@@ -282,10 +292,12 @@ def test_under_load_a_killed_instance_is_left_alone_at_once_and_nothing_fails(in
     async def scenario():
         async with service.balance(interval=60.0) as balancer:
             for number in range(100):
-                service.down = {"b"} if number >= 20 else set()
+                if number == 20:
+                    service.down = {"b"}
+                    service.asked.clear()
                 assert (await search(balancer)).status_code == 200
             assert healthy(balancer) == ["a", "c"]
-            assert "b" not in service.names_asked[30:]
+            assert service.names_asked.count("b") == balancer.config.failures
 
     in_virtual_time(scenario)
 
@@ -298,7 +310,9 @@ def test_one_reset_between_answers_ejects_nobody(in_virtual_time):
             for number in range(20):
                 service.resets = {"a"} if number % 2 else set()
                 if number % 2:
-                    with pytest.raises(InstanceError, match=r"http://a broke off at try 1 \(ReadError: reset\)"):
+                    with pytest.raises(
+                        InstanceError, match=r"http://a broke off at try 1 \(ReadError: reset\)"
+                    ):
                         await search(balancer)
                 else:
                     await search(balancer)
@@ -326,11 +340,12 @@ def test_answers_do_not_keep_an_instance_that_is_not_ready(in_virtual_time):
     async def scenario():
         async with service.balance("a", interval=1.0) as balancer:
             service.unready = {"a"}
-            with pytest.raises(NoHealthyInstancesError):
-                while asyncio.get_running_loop().time() < 3:
-                    await search(balancer)
-                    await asyncio.sleep(0.05)
-            assert asyncio.get_running_loop().time() <= 2.1
+            for _ in range(20):  # in the second before the second check
+                assert (await search(balancer)).status_code == 200
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(1)
+            with pytest.raises(NoHealthyInstancesError, match="http://a: /health/ready answers 503"):
+                await search(balancer)
 
     in_virtual_time(scenario)
 
@@ -342,7 +357,9 @@ def test_without_instances_a_request_says_why_and_they_come_back(in_virtual_time
         service.down = set(NAMES)
         async with service.balance() as balancer:
             for ask in (search, ingest):
-                with pytest.raises(NoHealthyInstancesError, match=r"none of 3 .*http://c: /health/ready: ConnectError"):
+                with pytest.raises(
+                    NoHealthyInstancesError, match=r"none of 3 .*http://c: /health/ready: ConnectError"
+                ):
                     await ask(balancer)
             with pytest.raises(NoHealthyInstancesError):
                 balancer.get_healthy_instance("cpu_heavy")
@@ -408,7 +425,10 @@ def test_whatever_happens_no_ejected_instance_is_asked_and_none_twice(in_virtual
 
 
 @given(
-    share=st.floats(0, 1), floor=st.integers(0, 10), events=st.lists(st.booleans(), max_size=200), start=st.integers(0, 199)
+    share=st.floats(0, 1),
+    floor=st.integers(0, 10),
+    events=st.lists(st.booleans(), max_size=200),
+    start=st.integers(0, 199),
 )
 def test_between_any_two_moments_the_budget_is_kept(share, floor, events, start):
     budget = RetryBudget(share, floor)
@@ -649,7 +669,7 @@ def test_an_answer_that_is_too_long_is_not_read(in_virtual_time):
     [
         ("instances are none", []),
         (r"URL\('a:80'\) is no http or https URL", ["a:80"]),
-        (r"URL\('http://'\) is no http or https URL", ["http://"]),
+        (r"URL\('http:'\) is no http or https URL", ["http://"]),
         (r"URL\('http://a/b'\) is no http or https URL", ["http://a/b"]),
         (r"URL\('http://me:\[secure\]@a'\) is no http or https URL", ["http://me:secret@a"]),
         ("not all different", ["http://a:80/", "http://a"]),

@@ -77,6 +77,7 @@ def test_kill_9_of_one_of_three_under_load_fails_no_search_and_it_returns(runnin
         now = asyncio.get_running_loop().time
         stopped = asyncio.Event()
         async with balance(ports, interval=interval) as balancer:
+
             async def keep_asking():
                 while not stopped.is_set():
                     try:
@@ -148,10 +149,11 @@ def test_when_all_are_dead_it_says_so_and_recovers(running):
         async with balance(ports, interval=0.1) as balancer:
             for port in ports:
                 running.kill(port)
+            with pytest.raises(InstanceError, match="broke off at try 2"):
+                await search(balancer)
+            await until(lambda: not any(status.healthy for status in balancer.statuses()))
             with pytest.raises(NoHealthyInstancesError, match="none of 2 instances can be asked"):
-                for _ in range(10):
-                    with pytest.raises(InstanceError):
-                        await search(balancer)
+                await search(balancer)
             await asyncio.to_thread(running.start, port=ports[0])
             await until(lambda: balancer.statuses()[0].healthy)
             assert (await search(balancer)).status_code == 200
@@ -166,7 +168,7 @@ def test_an_instance_that_hangs_is_ejected_and_what_waits_for_it_times_out(runni
     async def scenario():
         async with balance(ports, interval=0.1, check_timeout=0.5) as balancer:
             os.kill(pid, signal.SIGSTOP)
-            with pytest.raises(TimeoutError, match="no answer within 0.2 s"):
+            with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
                 await search(balancer, timeout=0.2)
             await until(lambda: not balancer.statuses()[0].healthy)
             os.kill(pid, signal.SIGCONT)
@@ -206,10 +208,15 @@ def await_status(client, status):
 def test_the_proxy_passes_on_what_it_is_asked_and_what_it_is_answered(running, tmp_path):
     ports = [running.start(status=201)]
     with proxy(ports, tmp_path, max_body=100_000) as (_, client):
-        headers = {"X-Request-ID": "r1", "Authorization": "Bearer key", "Request-Timeout": "5", "Connection": "X-Hop"}
-        response = client.post("/v1/documents?x=%2F", content="ü" * 20_000, headers={**headers, "X-Hop": "1"})
+        headers = {
+            "X-Request-ID": "r1",
+            "Authorization": "Bearer key",
+            "Request-Timeout": "5",
+            "Connection": "X-Hop",
+        }
+        response = client.post("/v1/documents?x=%2F", content="ü" * 10_000, headers={**headers, "X-Hop": "1"})
         told = response.json()
-        assert (response.status_code, told["body"]) == (201, "ü" * 20_000)
+        assert (response.status_code, told["body"]) == (201, "ü" * 10_000)
         assert (told["path"], told["query"]) == ("/v1/documents", "x=%2F")
         assert told["headers"]["x-request-id"] == "r1"
         assert told["headers"]["authorization"] == "Bearer key"
@@ -284,7 +291,7 @@ def test_whoever_goes_away_is_not_worked_for_any_more(running, tmp_path):
     ("problem", "arguments"),
     [
         (r"URL\('nowhere'\) is no http or https URL", ["nowhere"]),
-        (r"--port = 99999: .*; choose another", ["http://127.0.0.1:1", "--port", "99999"]),
+        (r"--port = 99999: must be from 0 to 65535", ["http://127.0.0.1:1", "--port", "99999"]),
         (r"--config = absent.json: .*; give a JSON file", ["http://127.0.0.1:1", "--config", "absent.json"]),
     ],
 )
