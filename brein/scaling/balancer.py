@@ -84,7 +84,7 @@ class LoadBalancer:
     `instances` are their URLs. Each is checked at intervals, and only those that pass are asked; see
     `Instance` for when one is ejected and returns, and `choose` for which one gets a request. Used from one
     event loop, whose clock all times are read from, as an async context manager: entering it checks every
-    instance once, leaving it closes it. `transport` sends the requests, and `random` is what chance comes from.
+    instance once, leaving it closes it. `transport` sends the requests, and chance comes from `random`.
 
     Raises:
         ConfigError: there is no instance, one is no http or https URL of a host, or is there twice; or there
