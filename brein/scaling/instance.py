@@ -91,7 +91,7 @@ class Instance:
     def _judge(self, reason: str) -> None:
         if self._failed + self._broken >= self._config.failures:
             self.healthy, self._reason = False, reason
-            self._passed = self._broken = 0
+            self._passed = 0
             _log.warning("%s gets no more requests: %s", self.url, reason)
 
     def rest(self, seconds: float, now: float) -> None:

@@ -241,7 +241,7 @@ def test_whatever_the_load_one_of_them_is_chosen_and_a_rested_one_first(describe
 
 
 @given(
-    events=st.lists(st.sampled_from(["passed", "failed", "broke", "answered"]), max_size=60),
+    events=st.lists(st.sampled_from(["passed", "failed", "broke", "answered"]), min_size=30, max_size=60),
     failures=st.integers(1, 4),
     successes=st.integers(1, 4),
 )
@@ -424,22 +424,21 @@ def test_whatever_happens_no_ejected_instance_is_asked_and_none_twice(in_virtual
 # Repeats
 
 
-@given(
-    share=st.floats(0, 1),
-    floor=st.integers(0, 10),
-    events=st.lists(st.booleans(), max_size=200),
-    start=st.integers(0, 199),
-)
-def test_between_any_two_moments_the_budget_is_kept(share, floor, events, start):
+bursts = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=10)
+
+
+@given(share=st.floats(0, 1), floor=st.integers(0, 10), bursts=bursts, since=st.integers(0, 9))
+def test_between_any_two_moments_the_budget_is_kept(share, floor, bursts, since):
     budget = RetryBudget(share, floor)
-    requests = repeats = 0
-    for number, is_request in enumerate(events):
-        if is_request:
+    counted = repeats = 0
+    for number, (requests, wanted) in enumerate(bursts):
+        for _ in range(requests):
             budget.deposit()
-            requests += number >= start
-        else:
-            repeats += budget.withdraw() and number >= start
-        assert repeats <= floor + share * requests + 1e-6
+        granted = sum(budget.withdraw() for _ in range(wanted))
+        if number >= since:
+            counted += requests
+            repeats += granted
+        assert repeats <= floor + share * counted + 1e-6
 
 
 def test_a_search_that_breaks_off_is_repeated_elsewhere_and_an_ingest_is_not(in_virtual_time):
@@ -488,6 +487,16 @@ def test_an_overloaded_instance_is_asked_last_for_as_long_as_it_wants(in_virtual
             assert {(await search(balancer)).text for _ in range(30)} == set(NAMES)
 
     in_virtual_time(scenario)
+
+
+def test_where_all_rest_any_of_them_is_chosen_and_no_rest_is_longer_than_a_minute():
+    resting = [Instance(f"http://{name}", BalancerConfig()) for name in NAMES]
+    for instance in resting:
+        instance.rest(1e9, now=0.0)
+    assert all(instance.rests(59.0) for instance in resting)
+    assert not any(instance.rests(61.0) for instance in resting)
+    chance = random.Random(0)  # noqa: S311  a choice, no secret
+    assert {choose(resting, "general", 1.0, chance) for _ in range(50)} == set(resting)
 
 
 def test_where_all_are_overloaded_the_caller_is_told_after_each_was_asked_once(in_virtual_time):
@@ -552,6 +561,33 @@ def test_the_time_that_is_left_is_passed_on_and_nothing_is_asked_once_it_is_over
             assert service.cancelled == 1
             assert [status.in_flight for status in balancer.statuses()] == [0, 0, 0]
             assert healthy(balancer) == list(NAMES), "the caller's impatience is not the instance's failure"
+
+    in_virtual_time(scenario)
+
+
+def test_what_has_less_time_than_the_service_takes_is_not_asked(in_virtual_time):
+    service = Service()
+
+    async def scenario():
+        async with service.balance() as balancer:
+            with pytest.raises(RequestTimeoutError):
+                await search(balancer, timeout=0.009)
+        assert not service.asked
+
+    in_virtual_time(scenario)
+
+
+def test_a_request_has_an_id_of_its_own_and_keeps_one_it_has_whoever_is_asked(in_virtual_time):
+    service = Service()
+
+    async def scenario():
+        async with service.balance() as balancer:
+            service.statuses = dict.fromkeys(NAMES, 503)
+            for headers in ({"X-Request-ID": "mine"}, {}, {}):
+                await search(balancer, headers=headers)
+        ids = [headers["x-request-id"] for _, headers in service.asked]
+        assert ids[:3] == ["mine"] * 3
+        assert sorted(Counter(ids).values()) == [3, 3, 3]
 
     in_virtual_time(scenario)
 
