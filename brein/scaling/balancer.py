@@ -68,7 +68,10 @@ class _Call:
     def to(self, instance: Instance, left: float) -> httpx2.Request:
         """It as it is sent to this instance, which has so many seconds left for it."""
         try:
-            url = httpx2.URL(instance.url).copy_with(raw_path=self.path.encode("ascii"))
+            raw_path = self.path.encode("ascii")
+            url = httpx2.URL(instance.url).copy_with(raw_path=raw_path)
+            if url.raw_path != raw_path:  # /v1/../metrics, or something else than was checked before
+                raise httpx2.InvalidURL(f"it is {url.raw_path.decode()!r:.80} in its normal form")
             request = httpx2.Request(self.method, url, headers=self.headers, content=self.content)
         except (httpx2.InvalidURL, UnicodeError) as error:
             problem = f"{self.path!r:.80} cannot be asked for: {first_line(error)}; percent-encode it"

@@ -667,6 +667,8 @@ def test_more_requests_than_may_be_in_hand_are_refused(in_virtual_time):
         (r"timeout = nan", {"timeout": float("nan")}),
         (r"'/v1/ü' cannot be asked for", {"path": "/v1/ü"}),
         (r"'/v1/\\n' cannot be asked for", {"path": "/v1/\n"}),
+        (r"'/v1/../metrics' cannot be asked for: it is '/metrics'", {"path": "/v1/../metrics"}),
+        (r"'v1/x' cannot be asked for", {"path": "v1/x"}),
         (r"headers cannot be sent", {"headers": {"X-Name": "ü"}}),
     ],
 )
