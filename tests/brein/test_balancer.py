@@ -384,6 +384,26 @@ def test_no_page_of_metrics_fails_a_check(in_virtual_time, page):
     in_virtual_time(scenario)
 
 
+def test_the_key_is_shown_for_metrics(in_virtual_time, monkeypatch):
+    shown = []
+
+    async def answer(request):
+        shown.append((request.url.path, request.headers.get("Authorization")))
+        return httpx2.Response(200)
+
+    async def scenario():
+        config = BalancerConfig(key_variable="BREIN_TEST_KEY")
+        with pytest.raises(ConfigError, match=r"key_variable = 'BREIN_TEST_KEY': .* holds no key"):
+            LoadBalancer(["http://a"], config)
+        monkeypatch.setenv("BREIN_TEST_KEY", "secret")
+        async with LoadBalancer(["http://a"], config, transport=httpx2.MockTransport(answer)) as balancer:
+            await search(balancer, headers={"Authorization": "Bearer mine"})
+
+    in_virtual_time(scenario)
+    assert ("/metrics", "Bearer secret") in shown
+    assert ("/v1/search", "Bearer mine") in shown
+
+
 troubles = st.lists(
     st.tuples(
         st.sampled_from(["down", "resets", "unready", "hung"]),
