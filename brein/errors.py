@@ -9,9 +9,14 @@
     ├── StorageError     a file of the engine is missing, foreign, damaged or cannot be written
     ├── MemoryLimitError what was asked for does not fit into memory_limit
     ├── ClosedError      the engine, or a part of it, was used after close()
-    └── AgentError       an agent's work went wrong
-        ├── QueueFullError     as many requests wait for an agent as may
-        └── AgentTimeoutError  an agent had no answer in time
+    ├── AgentError       an agent's work went wrong
+    │   ├── QueueFullError     as many requests wait for an agent as may
+    │   └── AgentTimeoutError  an agent had no answer in time
+    └── BalancerError    a request to the instances of the service has no answer
+        ├── NoHealthyInstancesError  every instance is ejected
+        ├── InstanceError            the instance asked broke off, and the request was not repeated
+        ├── OverloadedError          as many requests are in hand as may
+        └── RequestTimeoutError      there was no answer in time
 
 A message names the field, the bound, the value, and what to do about it.
 """
@@ -63,6 +68,26 @@ class QueueFullError(AgentError):
 
 class AgentTimeoutError(AgentError, TimeoutError):
     """An agent had no answer to a request in time, or did not come to it."""
+
+
+class BalancerError(BreinError):
+    """A request to the instances of the service has no answer."""
+
+
+class NoHealthyInstancesError(BalancerError):
+    """Every instance of the service is ejected, so none can be asked."""
+
+
+class InstanceError(BalancerError):
+    """An instance broke off or sent too much, and the request was not repeated, or not once more."""
+
+
+class OverloadedError(BalancerError):
+    """As many requests are in hand as may; this one was not admitted."""
+
+
+class RequestTimeoutError(BalancerError, TimeoutError):
+    """No instance answered a request in time."""
 
 
 def first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from brein.records import Hit
 from brein.settings import Settings
 
 _LOOK = 0.05  # seconds between two looks at whether the answer is waited for still
+_LONGEST = 2**20  # bytes of an answer as they are sent; one of 4096 tokens has some 30,000
 _REMEDIES = {
     401: "set key_variable to the variable that holds its key",
     403: "set key_variable to the variable that holds its key",
@@ -138,7 +139,7 @@ class OpenAIGenerator(Generator):
     ) -> bytes:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        from brein.agents.generation.bounded import bounded
+        from brein.bounded import bounded
 
         config = self._config
         # The types of the client's own dictionaries say no more than ours.
@@ -151,7 +152,7 @@ class OpenAIGenerator(Generator):
                 max_retries=config.max_retries,
                 timeout=config.timeout,
                 http_client=DefaultAsyncHttpxClient(
-                    verify=self._tls, event_hooks={"response": [bounded(self._where)]}
+                    verify=self._tls, event_hooks={"response": [bounded(_LONGEST, self._too_long)]}
                 ),
             ) as client,
         ):
@@ -169,6 +170,9 @@ class OpenAIGenerator(Generator):
     @property
     def _where(self) -> str:
         return f"{self.name} at {urlsplit(self._config.base_url).netloc}"
+
+    def _too_long(self) -> GenerationError:
+        return GenerationError(f"{self._where} sends more than 1 MiB; see what answers at base_url")
 
     def _told(self, error: BaseException) -> str:
         """The first line of what an error says, without the key."""

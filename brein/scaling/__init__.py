@@ -1,0 +1,16 @@
+"""Beyond one process: requests to several instances of the service."""
+
+from brein.scaling.balancer import ROUTES, LoadBalancer, Route
+from brein.scaling.config import BalancerConfig
+from brein.scaling.instance import InstanceStatus, Load
+from brein.scaling.routing import RequestType
+
+__all__ = [
+    "ROUTES",
+    "BalancerConfig",
+    "InstanceStatus",
+    "Load",
+    "LoadBalancer",
+    "RequestType",
+    "Route",
+]
