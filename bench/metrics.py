@@ -354,9 +354,7 @@ _SYSTEM = (
     _ended("system.failure_rate", "Searches failed", "system.search", "failed"),
     Metric("system.cpu", "CPU of the service, of all cores", "", "lower", "system.cpu", _mean, "share"),
     Metric("system.memory", "Memory of the service, of all memory", "", "lower", "system.memory", _mean),
-    Metric(
-        "system.resident_memory", "Memory of the service", "B", "lower", "system.resident_memory", _mean
-    ),
+    Metric("system.resident_memory", "Memory of the service", "B", "lower", "system.resident_memory", _mean),
     Metric("system.disk_rate", "Disk traffic of the service", "B/s", "lower", "system.disk", _mean),
     _time("system.network_latency", "Way to the service and back", "system.network"),
     _per_second(

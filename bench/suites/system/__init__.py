@@ -2,7 +2,7 @@
 
 | part | measures |
 |---|---|
-| load | start to ready, memory at rest; then CPU, memory, disk and network while searches arrive at a stated rate |
+| load | start to ready, memory at rest; CPU, memory, disk and network while searches arrive at a rate |
 | processes | searches answered by 1, 2, … services side by side, each with a copy of the documents |
 | http | cached searches beside a bare uvicorn that echoes: what the service itself costs |
 

@@ -37,9 +37,9 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
     settings = experiment.config.suite.system
     share = settings.seconds / len(_TURNS)
     conditions = {
-        "system.http": f"one query, found in the cache, for {settings.k} hits; a bare uvicorn on the same event "
-        f"loop and parser that answers with what it is sent; {settings.clients} clients, turns of {share:g} s: "
-        + ", ".join(_TURNS)
+        "system.http": f"one query, found in the cache, for {settings.k} hits; a bare uvicorn on the same "
+        f"event loop and parser that answers with what it is sent; {settings.clients} clients, turns of "
+        f"{share:g} s: " + ", ".join(_TURNS)
     }
     plan = Plan("system", "http", "bench.suites.system.http:measure", argument)
     return Work([plan], conditions=conditions)
@@ -53,7 +53,9 @@ def measure(argument: dict[str, Any]) -> Measurement:
         servers = {"echo": echo, "service": service}
         yield
         timed = time_each(
-            lambda name: runner.run(turn(servers[name], request, settings["clients"], settings["seconds"] / len(_TURNS))),
+            lambda name: runner.run(
+                turn(servers[name], request, settings["clients"], settings["seconds"] / len(_TURNS))
+            ),
             _TURNS,
         )
     yield
@@ -70,9 +72,10 @@ async def turn(server: Service, request: bytes, clients: int, seconds: float) ->
 
 
 def samples(turns: list[Turn], seconds: float) -> list[Samples]:
-    """The turns, as samples: requests a second, CPU of a request, and the service's over the bare server's."""
+    """The turns, as samples: requests a second, CPU of a request, the service's over the bare server's."""
     by_server = {
-        name: [turn for of, turn in zip(_TURNS, turns, strict=True) if of == name] for name in ("echo", "service")
+        name: [turn for of, turn in zip(_TURNS, turns, strict=True) if of == name]
+        for name in ("echo", "service")
     }
     made = []
     for name, of in by_server.items():

@@ -47,7 +47,7 @@ _PROBE = 0.1  # seconds between two requests that ask for no work
 
 @dataclass(frozen=True)
 class Sent:
-    """A search that was to be sent at `intended`, seconds after the load began to count, and what became of it."""
+    """A search that was to be sent at `intended`, in seconds since the load counts, and what became of it."""
 
     intended: float
     ended: float
@@ -69,7 +69,9 @@ def stream(experiment: Experiment, dataset: TextDataset) -> Stream:
     """The searches, as `popularity` describes them."""
     settings = experiment.config.suite.system
     requests = max(1, round(settings.rate * settings.seconds * (1 + LEAD_IN)))
-    return popularity.for_queries(experiment.config.popularity, [query.id for query in dataset.queries], requests)
+    return popularity.for_queries(
+        experiment.config.popularity, [query.id for query in dataset.queries], requests
+    )
 
 
 def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
@@ -78,17 +80,24 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
     requests = stream(experiment, dataset)
     load = (
         f"{settings.rate:g} searches a second for {settings.seconds:g} s, Poisson arrivals, after "
-        f"{settings.seconds * LEAD_IN:g} s unmeasured; {len(dataset.queries):,} queries, {requests.described}, "
-        f"for {settings.k} hits among {len(dataset.documents):,} documents; the lab asks from the same machine"
-        + experiment.caches_left_out
+        f"{settings.seconds * LEAD_IN:.3g} s unmeasured; {len(dataset.queries):,} queries, "
+        f"{requests.described}, for {settings.k} hits among {len(dataset.documents):,} documents; "
+        "the lab asks from the same machine" + experiment.caches_left_out
     )
     conditions = dict.fromkeys(
         ("system.search", "system.answers", "system.memory", "system.disk", "system.network"), load
     )
     conditions["system.cpu"] = f"of {usable_cores()} cores; {load}"
-    conditions["system.startup"] = "from the start of the process until it says that it is ready, the model loaded"
+    conditions["system.startup"] = (
+        "from the start of the process until it says that it is ready, the model loaded"
+    )
     conditions["system.resident_memory"] = "files that are mapped among it; loaded: at the end of the load"
-    plan = Plan("system", "load", "bench.suites.system.load:measure", {**argument, "stream": requests.model_dump_json()})
+    plan = Plan(
+        "system",
+        "load",
+        "bench.suites.system.load:measure",
+        {**argument, "stream": requests.model_dump_json()},
+    )
     return Work([plan], conditions=conditions)
 
 
@@ -177,7 +186,11 @@ async def _probe(pool: client.Pool, begin: float, seconds: float) -> list[float]
 
 def samples(seen: Seen) -> list[Samples]:
     """What was seen, as samples."""
-    searches, answers, network = Samples("system.search"), Samples("system.answers"), Samples("system.network")
+    searches, answers, network = (
+        Samples("system.search"),
+        Samples("system.answers"),
+        Samples("system.network"),
+    )
     for one in seen.sent:
         searches.add(one.ended - one.intended, one.intended, outcome=one.outcome)
     answers.add(

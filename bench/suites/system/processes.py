@@ -30,8 +30,8 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
     """Plan the numbers of services."""
     settings = experiment.config.suite.system
     conditions = {
-        "system.processes": f"{settings.clients} clients for each service, {settings.seconds:g} s for each number "
-        f"of services on {usable_cores()} cores; no search is cached, every query in turn"
+        "system.processes": f"{settings.clients} clients for each service, {settings.seconds:g} s for each "
+        f"number of services on {usable_cores()} cores; no search is cached, every query in turn"
     }
     plan = Plan("system", "processes", "bench.suites.system.processes:measure", argument)
     return Work([plan], conditions=conditions)
@@ -53,13 +53,17 @@ def measure(argument: dict[str, Any]) -> Measurement:
             settings["processes"],
         )
     yield
-    return trial.report(*samples(dict(zip(settings["processes"], (one.given for one in timed), strict=True)), settings["seconds"]))
+    return trial.report(
+        *samples(
+            dict(zip(settings["processes"], (one.given for one in timed), strict=True)), settings["seconds"]
+        )
+    )
 
 
 async def saturate(
     services: Sequence[Service], requests: Iterator[bytes], clients: int, seconds: float
 ) -> int:
-    """Have so many clients of each service search as fast as they are answered; count the answers in `seconds`.
+    """Have so many clients of each service search as fast as they are answered; count answers in `seconds`.
 
     Raises:
         ConnectionError: a service closed a connection.
@@ -87,7 +91,9 @@ def samples(answers: dict[int, int], seconds: float) -> list[Samples]:
     made = []
     fewest = answers[min(answers)] / seconds
     for count, answered in answers.items():
-        rate, gain = (Samples(name, processes=str(count)) for name in ("system.processes", "system.processes.gain"))
+        rate, gain = (
+            Samples(name, processes=str(count)) for name in ("system.processes", "system.processes.gain")
+        )
         rate.add(seconds, items=answered)
         gain.add(answered / seconds, reference=fewest)
         made += [rate, gain]

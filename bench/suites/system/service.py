@@ -91,7 +91,9 @@ def _started(command: Sequence[str], port: int, ready: str) -> Iterator[Service]
                 if process.poll() is not None or time.perf_counter() - start > _PATIENCE:
                     log.seek(0)
                     said = log.read().decode(errors="replace").strip().splitlines()
-                    raise MeasurementError(f"the service did not become ready: {said[-1] if said else 'silent'}")
+                    raise MeasurementError(
+                        f"the service did not become ready: {said[-1] if said else 'silent'}"
+                    )
                 time.sleep(_LOOK)
             yield Service(port, time.perf_counter() - start, psutil.Process(process.pid))
         finally:
