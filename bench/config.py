@@ -271,6 +271,24 @@ class AgentsSuiteConfig(Settings):
         return self
 
 
+SystemPart = Literal["load", "processes", "http"]
+
+
+class SystemConfig(Settings):
+    """What the system suite does in each trial."""
+
+    parts: tuple[SystemPart, ...] = Field(min_length=1, description="which parts run")
+    k: int = Field(ge=1, le=1000, description="hits a search asks for")
+    rate: float = Field(gt=0, le=100_000, description="searches a second that arrive, in the part load")
+    seconds: float = Field(gt=0, le=3600, description="seconds that each load is measured")
+    processes: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
+        min_length=1, description="services side by side, in the part processes"
+    )
+    clients: int = Field(
+        ge=1, le=1000, description="that wait for their answers, for each service, in processes and http"
+    )
+
+
 LabPart = Literal["known_answers", "aa", "cost"]
 HnswM = Annotated[int, Field(ge=2, le=512)]
 HnswEfSearch = Annotated[int, Field(ge=1, le=100_000)]
@@ -342,6 +360,7 @@ class SuitesConfig(Settings):
     memory: MemoryConfig
     query: QueryConfig
     agents: AgentsSuiteConfig
+    system: SystemConfig
     lab: LabConfig
     peers: PeersConfig
 

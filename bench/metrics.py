@@ -345,6 +345,40 @@ _AGENTS = (
         _mean,
     ),
 )
+_SYSTEM = (
+    _time("system.startup_time", "Start of the service until it is ready", "system.startup"),
+    *_latency("system.latency", "Search over HTTP, under the stated load", "system.search", 50, 95, 99),
+    _per_second("system.throughput", "Searches answered over HTTP", "requests", "system.answers"),
+    _ended("system.rejection_rate", "Searches rejected", "system.search", "rejected"),
+    _ended("system.timeout_rate", "Searches timed out", "system.search", "timed out"),
+    _ended("system.failure_rate", "Searches failed", "system.search", "failed"),
+    Metric("system.cpu", "CPU of the service, of all cores", "", "lower", "system.cpu", _mean, "share"),
+    Metric("system.memory", "Memory of the service, of all memory", "", "lower", "system.memory", _mean),
+    Metric("system.resident_memory", "Memory of the service", "B", "lower", "system.resident_memory", _mean),
+    Metric("system.disk_rate", "Disk traffic of the service", "B/s", "lower", "system.disk", _mean),
+    _time("system.network_latency", "Way to the service and back", "system.network"),
+    _per_second(
+        "system.processes.throughput", "Searches by several services", "requests", "system.processes"
+    ),
+    Metric(
+        "system.processes.gain",
+        "Searches by several services over one's",
+        "",
+        "higher",
+        "system.processes.gain",
+        _cost,
+    ),
+    _per_second("system.http.throughput", "Requests answered over HTTP", "requests", "system.http"),
+    _time("system.http.cpu", "CPU of a request over HTTP", "system.http.cpu"),
+    Metric(
+        "system.http.ratio",
+        "Cached searches over a bare server's echoes",
+        "",
+        "higher",
+        "system.http.ratio",
+        _cost,
+    ),
+)
 _LAB = (
     # Of a made-up engine, whose figures are known; `lab.error` says how far these are from them.
     *_latency(
@@ -390,7 +424,7 @@ _WARMS_UP = {
     ("query.search", "cold"),
 }
 _STAGES = "query.stage"
-METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_AGENTS, *_LAB, *_PEERS)}
+METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_AGENTS, *_SYSTEM, *_LAB, *_PEERS)}
 
 
 # --- metrics from samples ------------------------------------------------------------------------------

@@ -30,9 +30,9 @@ _KEY_FIGURES = (
 # Labels whose values say by themselves what they are.
 _PLAIN_LABELS = frozenset(
     ("phase", "part", "of", "qtype", "operation", "distribution", "percentile", "kind", "case", "way")
-) | {"agent", "strategy", "change", "calls"}
+) | {"agent", "strategy", "change", "calls", "server", "state"}
 # What reads otherwise than as a share.
-_RATIOS = ("query.ablation.cost", "query.batching.gain")
+_RATIOS = ("query.ablation.cost", "query.batching.gain", "system.processes.gain", "system.http.ratio")
 _UNITS = {"query.ablation.ndcg_difference": units.POINTS, **dict.fromkeys(_RATIOS, units.RATIO)}
 # Bidirectional classes of the embeddings, overrides and isolates, which reorder the text around them.
 _DIRECTIONS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))

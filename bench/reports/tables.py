@@ -114,6 +114,15 @@ _TABLES = {
         "agents.load.queue_wait.mean": "wait, mean",
         "agents.load.queue_wait.p95": "wait, p95",
     },
+    "Memory of the service": {"system.resident_memory": "resident"},
+    "Services side by side": {
+        "system.processes.throughput": "searches",
+        "system.processes.gain": "over one's",
+    },
+    "Cached searches over HTTP, and a bare server that echoes": {
+        "system.http.throughput": "requests",
+        "system.http.cpu": "CPU of a request",
+    },
     "Known answers: the largest error": {
         "lab.error.percentile": "of a percentile",
         "lab.error.throughput": "of a throughput",
@@ -210,8 +219,8 @@ def _table(title: str, names: dict[str, str], record: RunRecord) -> Table:
 
 
 def _clients(metric: Measured) -> tuple[int, str]:
-    """What sorts by the number of clients where there is one: of two numbers the shorter is the smaller."""
-    number = metric.labels.get("clients", "")
+    """What sorts by the number of clients or processes where there is one: the shorter number is smaller."""
+    number = metric.labels.get("clients", "") or metric.labels.get("processes", "")
     return len(number), number
 
 

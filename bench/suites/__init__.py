@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from bench.artifacts import Artifact
-from bench.suites import agents, lab, memory, peers, query
+from bench.suites import agents, lab, memory, peers, query, system
 from bench.suites.base import Experiment, facts
 from bench.trial import Work
 
@@ -31,6 +31,7 @@ SUITES: dict[str, Suite] = {
     "memory": memory,
     "query": query,
     "agents": agents,
+    "system": system,
     "lab": lab,
     "peers": peers,
 }

@@ -18,7 +18,7 @@ from bench.suites.lab.known_answers import BOUND, DISTRIBUTIONS, PERCENTILES, dr
 from bench.trial import frame
 from bench.workload import synthetic, truth
 
-SMOKE = "suite=[memory_smoke,query_smoke,agents_smoke,lab_smoke,peers_smoke]"
+SMOKE = "suite=[memory_smoke,query_smoke,agents_smoke,system_smoke,lab_smoke,peers_smoke]"
 
 
 def experiment(folder, *overrides):

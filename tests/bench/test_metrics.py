@@ -46,7 +46,9 @@ def test_every_metric_of_the_contract_that_these_suites_give_is_in_the_table():
         "agents.load.rejection_rate", "agents.load.timeout_rate", "agents.load.throughput",
     }  # fmt: skip
     assert latencies | others | agents <= set(METRICS)
-    assert all(metric.suite in ("memory", "query", "agents", "lab", "peers") for metric in METRICS.values())
+    assert all(
+        metric.suite in ("memory", "query", "agents", "system", "lab", "peers") for metric in METRICS.values()
+    )
 
 
 def test_a_rate_is_items_over_seconds():

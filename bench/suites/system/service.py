@@ -1,0 +1,120 @@
+"""A service to measure: `python -m brein serve` on a copy of the documents, or a bare server beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.errors import MeasurementError
+from brein import EngineConfig
+
+_PATIENCE = 120.0  # seconds that a service may take to be ready, and to end
+_LOOK = 0.01  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used so far: seconds of CPU, and bytes read from and written to disks."""
+
+    cpu: float
+    disk: int
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server on this machine that is ready, and the seconds it took to be."""
+
+    port: int
+    startup: float
+    process: psutil.Process
+
+    def usage(self) -> Usage:
+        """What it has used so far."""
+        times, io = self.process.cpu_times(), self.process.io_counters()
+        return Usage(times.user + times.system, io.read_bytes + io.write_bytes)
+
+    def memory(self) -> int:
+        """Bytes of memory that are in use by it now, files among them that it has mapped."""
+        return int(self.process.memory_info().rss)
+
+
+@contextmanager
+def serving(argument: Mapping[str, Any], engine: EngineConfig | None = None) -> Iterator[Service]:
+    """The configured engine's service, or another engine's, on a copy of the `folder`; ended in the end."""
+    with tempfile.TemporaryDirectory(dir=argument["scratch"]) as scratch:
+        copy = Path(scratch) / "engine"
+        shutil.copytree(argument["folder"], copy)
+        configured = engine or EngineConfig.read(argument["engine"])
+        port = _free_port()
+        config = Path(scratch) / "service.json"
+        parts = {
+            "engine": configured.model_copy(update={"path": copy}).model_dump(mode="json"),
+            "server": {"port": port},
+        }
+        config.write_text(json.dumps(parts))
+        with _started(["-m", "brein", "serve", "--config", str(config)], port, "/health/ready") as service:
+            yield service
+
+
+@contextmanager
+def echoing() -> Iterator[Service]:
+    """A bare uvicorn, on the same event loop and parser, that answers with what it is sent."""
+    port = _free_port()
+    command = ["-m", "uvicorn", "bench.suites.system.echo:app", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    with _started(command, port, "/") as service:
+        yield service
+
+
+@contextmanager
+def _started(command: Sequence[str], port: int, ready: str) -> Iterator[Service]:
+    """A Python process that serves, from when it is ready until it is told to end."""
+    with tempfile.TemporaryFile() as log:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log)
+        try:
+            while not _answers(port, ready):
+                if process.poll() is not None or time.perf_counter() - start > _PATIENCE:
+                    log.seek(0)
+                    said = log.read().decode(errors="replace").strip().splitlines()
+                    raise MeasurementError(
+                        f"the service did not become ready: {said[-1] if said else 'silent'}"
+                    )
+                time.sleep(_LOOK)
+            yield Service(port, time.perf_counter() - start, psutil.Process(process.pid))
+        finally:
+            process.terminate()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
