@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from brein.agents.agent import Agent
 from brein.agents.base import AgentStats, Call, Times, finish
-from brein.agents.hippocampus import Hippocampus, Ingest, Search
+from brein.agents.hippocampus import Delete, Get, Hippocampus, Ingest, Recalled, Search, Wish
 from brein.errors import BreinError, ClosedError, QueueFullError
 from brein.records import Document, Hit, Retrieval
 from brein.storage import Where
@@ -167,6 +167,32 @@ class Coordinator(Generic[Emotion, Reasoned]):
         degraded = "; ".join(filter(None, (retrieval.degraded, question.missing))) or None
         return Response(answer, retrieval, question.emotion, degraded, trace)
 
+    async def search(self, query: str, k: int = 10, where: Where | None = None) -> Retrieval:
+        """Have hippocampus find the `k` documents that answer `query` best and fulfil `where`.
+
+        Raises:
+            QueueFullError: hippocampus admits no more.
+            AgentTimeoutError: it had no answer in time.
+            ClosedError: the coordinator is closed.
+            BreinError: what `Engine.retrieve` raised.
+        """
+        self._check_open()
+        return cast(Retrieval, await self._hippocampus.submit(Search(query, k, where)))
+
+    async def get(self, id_: str) -> Document | None:
+        """Have hippocampus read the document with this id; None where there is none. Raises as `search`."""
+        self._check_open()
+        return cast(Document | None, await self._hippocampus.submit(Get(id_)))
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Have hippocampus forget the documents with these ids; return how many were there.
+
+        Cancelled or out of time, it no longer waits, but what has begun is done all the same. Raises as
+        `search`.
+        """
+        self._check_open()
+        return cast(int, await self._hippocampus.submit(Delete(ids)))
+
     async def ingest(self, documents: Sequence[Document]) -> None:
         """Have hippocampus remember `documents`; when this returns they are on disk.
 
@@ -232,7 +258,7 @@ class _Question(Generic[Emotion, Reasoned]):
     thread, takes longer than all the rest of the way.
     """
 
-    memory: Call[Search | Ingest, Retrieval | None]
+    memory: Call[Wish, Recalled]
     retrieval: Retrieval
     feeling: Call[str, Emotion] | None = None
     emotion: Emotion | None = None
@@ -278,7 +304,7 @@ class _Question(Generic[Emotion, Reasoned]):
         for call in self._calls:
             call.cancel()
 
-    def _remembered(self, memory: Future[Retrieval | None]) -> None:
+    def _remembered(self, memory: Future[Recalled]) -> None:
         try:
             self.retrieval = cast(Retrieval, memory.result())  # as every Search is answered
         except BaseException as error:
