@@ -190,7 +190,7 @@ async def _failed(request: Request, error: BreinError) -> Response:
 async def _not_routed(request: Request, error: HTTPException) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         there = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-        allowed = ", ".join(sorted(method for route in there for method in route.methods or ()))
+        allowed = ", ".join(sorted(method for route in there for method in getattr(route, "methods", None) or ()))
         return problems.answer(405, f"this takes {allowed}", _id(request), {"Allow": allowed})
     return problems.answer(error.status_code, error.detail, _id(request), error.headers)
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
@@ -43,9 +44,8 @@ class Guard:
             return
         started, status = self._clock(), _LEFT
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = id_from(headers.get(b"x-request-id"))
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        state["request_id"] = request_id = id_from(headers.get(b"x-request-id"))
         bind_contextvars(request_id=request_id)
 
         async def reply(message: Message) -> None:
@@ -59,31 +59,36 @@ class Guard:
         if connection is not None:
             connection.task = asyncio.current_task()
         try:
-            try:
-                self._check(scope["path"], headers)
-                await self._within(_timeout(headers), scope, receive, reply)
-            except RefusedError as error:
-                answer = problems.answer(error.status, str(error), request_id, error.headers)
-            except asyncio.CancelledError:  # the client left, or the time to drain is over
-                answer = problems.answer(503, "the service is stopping; ask another", request_id)
-            except Exception:
-                _log.exception("an error of the service itself")
-                answer = problems.answer(500, "an error of the service; its log says more", request_id)
-            else:
-                return
-            if status == _LEFT and (connection is None or not connection.transport.is_closing()):
-                await answer(scope, receive, reply)
+            problem = await self._problem(scope, headers, receive, reply)
+            if problem and status == _LEFT and not (connection and connection.transport.is_closing()):
+                await problem(scope, receive, reply)
         finally:
             if connection is not None:
                 connection.task = None
-            route = scope.get("route")
             _log.info(
                 "request",
                 method=scope["method"],
-                route=getattr(route, "path", None),
+                route=getattr(scope.get("route"), "path", None),
                 status=status,
                 seconds=round(self._clock() - started, 6),
             )
+
+    async def _problem(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+    ) -> Response | None:
+        """Have a request answered; where it was not, what there is to say."""
+        request_id = scope["state"]["request_id"]
+        try:
+            self._check(scope["path"], headers)
+            await self._within(_timeout(headers), scope, receive, send)
+        except RefusedError as error:
+            return problems.answer(error.status, str(error), request_id, error.headers)
+        except asyncio.CancelledError:  # the client left, or the time to drain is over
+            return problems.answer(503, "the service is stopping; ask another", request_id)
+        except Exception:
+            _log.exception("an error of the service itself")
+            return problems.answer(500, "an error of the service; its log says more", request_id)
+        return None
 
     def _check(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         if self._key is not None:
