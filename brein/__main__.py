@@ -9,7 +9,19 @@ from typing import NoReturn
 
 from brein.errors import BreinError, ConfigError
 
-COMMANDS = {"serve": "brein.server.serve"}  # modules with SUMMARY, add_arguments and run
+COMMANDS = {"serve": "brein.server.serve"}  # modules with SUMMARY, add_arguments and run, loaded when called
+
+_INTRODUCTION = """usage: python -m brein COMMAND [ARGUMENTS]
+
+A semantic-memory engine.
+
+commands:
+{commands}
+
+  python -m brein COMMAND --help    what a command takes
+
+exit codes: 0 done · 2 wrong usage or configuration · 3 the engine failed
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,20 +32,26 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str]) -> int:
-    """Run the command that `argv` names: 0 done, 2 wrong usage or configuration, 3 the engine failed."""
-    parser = _Parser(prog="python -m brein", description="A semantic-memory engine.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, path in COMMANDS.items():
-        module = importlib.import_module(path)
-        command = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    """Run the command that `argv` names and return the exit code; errors are one line on stderr."""
+    if argv and argv[0] in ("-h", "--help", "help"):
+        lines = [f"  {name:<10}{importlib.import_module(path).SUMMARY}" for name, path in COMMANDS.items()]
+        sys.stdout.write(_INTRODUCTION.format(commands="\n".join(lines)))
+        return 0
     try:
-        arguments = parser.parse_args(argv)
-        return int(arguments.run(arguments))
+        return _run(argv)
     except BreinError as error:
         sys.stderr.write(f"brein: {' '.join(str(error).split())}\n")
         return 2 if isinstance(error, ConfigError) else 3
+
+
+def _run(argv: list[str]) -> int:
+    name = argv[0] if argv else ""
+    if name not in COMMANDS:
+        raise ConfigError(f"command {name!r} is unknown; known commands: {', '.join(COMMANDS)}")
+    module = importlib.import_module(COMMANDS[name])
+    parser = _Parser(prog=f"python -m brein {name}", description=module.SUMMARY)
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_intermixed_args(argv[1:])))
 
 
 def entry() -> int:

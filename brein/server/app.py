@@ -2,14 +2,13 @@
 
 # No postponed annotations here: FastAPI reads those of the endpoints, whose models are made at run time.
 
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Path
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
+from fastapi.telemetry import TelemetryConfig
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,7 +25,7 @@ from brein.server.problems import Problem, RefusedError
 from brein.server.route import JsonRoute
 from brein.server.service import Service
 
-_SILENT = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
+_SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 _ALWAYS = (400, 500, 503, 504)  # what any request may be answered with
 _BODY = (413, 415, 422)  # and one with a body
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "string"}, "description": "seconds"}}
@@ -56,7 +55,7 @@ class App(FastAPI):
         super().__init__(
             title="Brein",
             version=brein.__version__,
-            description="A semantic memory: documents that are found, and answer questions, by what they mean.",
+            description="A semantic memory: documents are found, and answer questions, by what they mean.",
             redoc_url=None,
             redirect_slashes=False,
             telemetry=_SILENT,
@@ -93,15 +92,17 @@ class App(FastAPI):
 
 
 def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
-    requests = schema.requests(config)
-    question, documents = requests.question, requests.documents
-    found = {404: _problem("there is no such document")}
+    if TYPE_CHECKING:
+        from brein.server.schema import NewDocuments, Question
+    else:  # with the bounds of this configuration
+        Question, NewDocuments = schema.requests(config)  # noqa: N806
+    found: dict[int | str, dict[str, Any]] = {404: _problem("there is no such document")}
     id_of = Annotated[str, Path(alias="id", min_length=1, description="the document's id")]
 
     @app.post("/v1/search", response_model=schema.Found, responses=_problems(*_BODY))
-    async def search(asked: question) -> Response:  # type: ignore[valid-type]
+    async def search(asked: Question) -> Response:
         """Find the documents that answer a text best."""
-        retrieval = await service.coordinator.search(asked.query, asked.k, asked.where)
+        retrieval = await service.coordinator.search(asked.query, asked.k, asked.conditions)
         return _reply(
             schema.Found.model_construct(
                 hits=retrieval.hits, strategy=retrieval.strategy, degraded=retrieval.degraded
@@ -109,9 +110,9 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
         )
 
     @app.post("/v1/ask", response_model=schema.Answered, responses=_problems(*_BODY, 502))
-    async def ask(asked: question) -> Response:  # type: ignore[valid-type]
+    async def ask(asked: Question) -> Response:
         """Answer a question from the documents that answer it best."""
-        response = await service.coordinator.ask(asked.query, asked.k, asked.where)
+        response = await service.coordinator.ask(asked.query, asked.k, asked.conditions)
         return _reply(
             schema.Answered.model_construct(
                 text=response.answer.text,
@@ -125,7 +126,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
         )
 
     @app.post("/v1/documents", response_model=schema.Ingested, responses=_problems(*_BODY, 409, 507))
-    async def ingest(asked: documents) -> Response:  # type: ignore[valid-type]
+    async def ingest(asked: NewDocuments) -> Response:
         """Remember a batch of documents; when this is answered they are on disk."""
         batch = [Document(each.id, each.text, each.metadata) for each in asked.documents]
         if len({document.id for document in batch}) < len(batch):
@@ -190,7 +191,9 @@ async def _failed(request: Request, error: BreinError) -> Response:
 async def _not_routed(request: Request, error: HTTPException) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         there = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-        allowed = ", ".join(sorted(method for route in there for method in getattr(route, "methods", None) or ()))
+        allowed = ", ".join(
+            sorted(method for route in there for method in getattr(route, "methods", None) or ())
+        )
         return problems.answer(405, f"this takes {allowed}", _id(request), {"Allow": allowed})
     return problems.answer(error.status_code, error.detail, _id(request), error.headers)
 

@@ -61,8 +61,8 @@ class ServerConfig(Settings):
             if self.is_loopback:
                 return None
             raise ConfigError(
-                f"server.host = {self.host!r} is not loopback, so it needs an API key; set server.key_variable "
-                "to the name of the environment variable that holds it, or server.host=127.0.0.1"
+                f"server.host = {self.host!r} is not loopback, so it needs an API key: set "
+                "server.key_variable to the environment variable that holds it, or server.host=127.0.0.1"
             )
         key = environment.get(self.key_variable, "").strip()
         if not key:
@@ -137,5 +137,3 @@ def _put(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"override {override!r}: {parent} = {shown(tree)} has no parts")
     tree[last] = value
-
-

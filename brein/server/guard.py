@@ -101,7 +101,8 @@ class Guard:
         elif not _THIS_MACHINE.fullmatch(headers.get(b"host", b"localhost")):
             # A page in this machine's browser could reach us under a name of its own that leads here.
             raise RefusedError(
-                421, "without an API key only localhost is served; ask for it by that name, or configure a key"
+                421,
+                "without an API key only localhost is served; ask for it by that name, or configure a key",
             )
 
     async def _within(self, seconds: float | None, scope: Scope, receive: Receive, send: Send) -> None:

@@ -96,7 +96,8 @@ def of_body(error: ValidationError, request_id: str) -> Response:
     told = tuple(
         Mistake(
             field=".".join(map(str, mistake["loc"])),
-            message=mistake["msg"] + ("" if mistake["type"] == "missing" else f"; got {shown(mistake['input'])}"),
+            message=mistake["msg"]
+            + ("" if mistake["type"] == "missing" else f"; got {shown(mistake['input'])}"),
         )
         for mistake in mistakes[:_MOST_ERRORS]
     )

@@ -23,7 +23,7 @@ class JsonRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        model = None if self.body_field is None else self.body_field.field_info.annotation
+        model: Any = None if self.body_field is None else self.body_field.field_info.annotation
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             arguments = [*scope["path_params"].values()]

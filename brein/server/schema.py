@@ -6,14 +6,14 @@ Bounds are exact: what fulfils a model the engine takes, but for an id that stan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from typing_extensions import TypedDict
 
 from brein.records import Emotion, Hit, Strategy
 from brein.server.config import ServerConfig
+from brein.storage import filters
 from brein.texts import MAX_QUESTION
 
 _NOT_BLANK = r"[^\s\x00-\x1f\x7f-\x9f]"  # a sign that is neither space nor control character
@@ -49,9 +49,7 @@ _Operators = TypedDict(
 _Operators.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
     extra="forbid", strict=True, allow_inf_nan=False, title="Operators"
 )
-Operators = Annotated[
-    _Operators, AfterValidator(_not_empty), Field(json_schema_extra={"minProperties": 1})
-]
+Operators = Annotated[_Operators, AfterValidator(_not_empty), Field(json_schema_extra={"minProperties": 1})]
 Where = Annotated[dict[str, Value | Choices | Operators], Field(max_length=_MOST_FIELDS)]
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 
@@ -71,6 +69,11 @@ class Question(_Strict):
         examples=[{"lang": "en", "year": {"gte": 2020}}],
     )
 
+    @property
+    def conditions(self) -> filters.Where | None:
+        """`where` as the engine takes it."""
+        return cast(filters.Where | None, self.where)
+
 
 class NewDocument(_Strict):
     """A text to remember, under the caller's own id."""
@@ -86,28 +89,20 @@ class NewDocuments(_Strict):
     documents: list[NewDocument]
 
 
-@dataclass(frozen=True)
-class Requests:
-    """The models of requests, with the bounds of one configuration."""
-
-    question: type[Question]
-    documents: type[NewDocuments]
-
-
-def requests(config: ServerConfig) -> Requests:
-    """The models of what `config` lets clients ask for."""
+def requests(config: ServerConfig) -> tuple[type[Question], type[NewDocuments]]:
+    """`Question` and `NewDocuments` with the bounds of a configuration."""
     most = config.max_k
     k = Field(min(10, most), ge=1, le=most, description="documents, at most")
     text = Field(min_length=1, max_length=config.max_text, pattern=_NOT_BLANK)
     document = create_model("Document", __base__=NewDocument, __doc__=NewDocument.__doc__, text=(str, text))
     batch = Field(min_length=1, max_length=config.max_batch)
-    return Requests(
+    return (
         create_model("Question", __base__=Question, __doc__=Question.__doc__, k=(int, k)),
         create_model(
             "Documents",
             __base__=NewDocuments,
             __doc__=NewDocuments.__doc__,
-            documents=(list[document], batch),  # type: ignore[valid-type]
+            documents=(list[document], batch),
         ),
     )
 

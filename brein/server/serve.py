@@ -71,9 +71,9 @@ def _listening(server: ServerConfig) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
+        reason = error.strerror or first_line(error)
         raise ConfigError(
-            f"server.host = {server.host!r}, server.port = {server.port}: {error.strerror or first_line(error)}; "
-            "choose another"
+            f"server.host = {server.host!r}, server.port = {server.port}: {reason}; choose another"
         ) from None
     with listening:
         yield listening

@@ -627,7 +627,11 @@ def test_memory_alone_searches_reads_and_forgets(in_virtual_time):
         wishes = [Search("why?", 3, {"lang": "en"}), Get("sea"), Delete(["sea", "sky"])]
         assert agents.asked == [(10 * n, "hippocampus", wish) for n, wish in enumerate(wishes)]
         await agents.coordinator.close()
-        for refused in (agents.coordinator.search("why?"), agents.coordinator.get("sea"), agents.coordinator.delete([])):
+        for refused in (
+            agents.coordinator.search("why?"),
+            agents.coordinator.get("sea"),
+            agents.coordinator.delete([]),
+        ):
             with pytest.raises(ClosedError):
                 await refused
 

@@ -21,7 +21,11 @@ from brein.server.service import Service
 HASHING = {"embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}}
 DOCUMENTS = [
     {"id": "violin", "text": "A violin has four strings. It is played with a bow.", "metadata": {"shelf": 1}},
-    {"id": "cello", "text": "A cello is larger than a violin. It stands on the floor.", "metadata": {"shelf": 2}},
+    {
+        "id": "cello",
+        "text": "A cello is larger than a violin. It stands on the floor.",
+        "metadata": {"shelf": 2},
+    },
     {"id": "bread", "text": "Bread is made of flour and water.", "metadata": {"shelf": 3, "lang": "en"}},
 ]
 LIMIT = 20  # seconds that anything here may take
@@ -96,7 +100,7 @@ def _running():
 
 
 class Gate:
-    """Texts with the word `wait` are embedded once it is open."""
+    """Texts with `zz` are embedded once it is open."""
 
     def __init__(self):
         self.opened = threading.Event()
@@ -112,7 +116,7 @@ def gate(monkeypatch):
 
     class Waiting(HashingEmbedder):
         def embed(self, texts):
-            if any("wait" in text for text in texts):
+            if any("zz" in text for text in texts):
                 gate.reached.release()
                 assert gate.opened.wait(LIMIT)
             return super().embed(texts)
@@ -151,9 +155,11 @@ class Process:
 
     def end(self):
         """Its exit code, and what it had to say still."""
-        _, rest = self.process.communicate(timeout=LIMIT)
-        self.lines += [json.loads(line) for line in rest.splitlines()]
-        return self.process.returncode
+        late = threading.Timer(LIMIT, self.process.kill)
+        late.start()
+        self.lines += [json.loads(line) for line in self.process.stderr]
+        late.cancel()
+        return self.process.wait(LIMIT)
 
 
 @pytest.fixture

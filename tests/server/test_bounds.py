@@ -100,10 +100,14 @@ def test_what_is_no_request_is_refused_and_closed(server, sent, status):
 
 def test_requests_may_be_sent_before_the_answer_to_others(server):
     one = b"GET /v1/documents/%s HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\n\r\n"
-    sent = b"".join(one % pair for pair in ((b"violin", b"keep-alive"), (b"none", b"keep-alive"), (b"bread", b"close")))
+    sent = b"".join(
+        one % pair for pair in ((b"violin", b"keep-alive"), (b"none", b"keep-alive"), (b"bread", b"close"))
+    )
     received = exchanged(server, sent)
     assert [received.count(status) for status in (b"HTTP/1.1 200", b"HTTP/1.1 404")] == [2, 1]
-    assert received.index(b"violin has four") < received.index(b"no such document") < received.index(b"Bread is")
+    assert (
+        received.index(b"violin has four") < received.index(b"no such document") < received.index(b"Bread is")
+    )
 
 
 def test_an_expected_continue_is_given_before_the_body(server):

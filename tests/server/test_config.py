@@ -71,7 +71,9 @@ def test_a_file_that_cannot_be_meant_is_refused_in_one_line(tmp_path, text, said
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("override", ["", "port", "=1", ".port=1", "server..port=1", "server.port=[", "a.b.=1"])
+@pytest.mark.parametrize(
+    "override", ["", "port", "=1", ".port=1", "server..port=1", "server.port=[", "a.b.=1"]
+)
 def test_an_override_that_is_none_is_refused(override):
     with pytest.raises(ConfigError, match="override"):
         read(None, [override])

@@ -10,7 +10,7 @@ import pytest
 def test_a_deadline_that_is_over_is_told_and_frees_the_place(running, gate):
     engine = {"agents": {"hippocampus": {"max_concurrent": 1, "queue_size": 5}}}
     with running(engine=engine) as server, server.client() as client:
-        asking = threading.Thread(target=client.post, args=("/v1/search",), kwargs={"json": {"query": "wait"}})
+        asking = threading.Thread(target=client.post, args=("/v1/search",), kwargs={"json": {"query": "zz"}})
         asking.start()
         assert gate.reached.acquire(timeout=20)
         response = client.post("/v1/search", json={"query": "violin"}, headers={"Request-Timeout": "0.1"})
@@ -28,7 +28,9 @@ def test_a_deadline_that_is_kept_changes_nothing(client, seconds):
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("seconds", ["", "0", "-1", "nan", "inf", "1_0", "soon", "0.009", "86401", "1e999", "٣"])
+@pytest.mark.parametrize(
+    "seconds", ["", "0", "-1", "nan", "inf", "1_0", "soon", "0.009", "86401", "1e999", "٣"]
+)
 def test_a_deadline_that_is_no_time_is_refused(client, seconds):
     headers = {b"Request-Timeout": seconds.encode()}
     response = client.post("/v1/search", json={"query": "violin"}, headers=headers)
@@ -39,7 +41,7 @@ def test_a_deadline_that_is_no_time_is_refused(client, seconds):
 def test_what_an_agent_does_not_do_in_time_is_told_too(running, gate):
     engine = {"agents": {"hippocampus": {"timeout": 0.1}}}
     with running(engine=engine) as server, server.client() as client:
-        response = client.post("/v1/search", json={"query": "wait"})
+        response = client.post("/v1/search", json={"query": "zz"})
         assert response.status_code == 504
         assert "timeout = 0.1 s" in response.json()["detail"]
 
@@ -49,7 +51,7 @@ def test_overload_is_told_at_once_and_how_long_to_wait(running, gate):
     with running(engine=engine) as server, server.client() as client, ThreadPoolExecutor(8) as pool:
 
         def ask(n):
-            return client.post("/v1/search", json={"query": f"wait {n}"})
+            return client.post("/v1/search", json={"query": f"zz {n}"})
 
         asked = [pool.submit(ask, n) for n in range(8)]
         end = time.monotonic() + 20
@@ -66,7 +68,7 @@ def test_overload_is_told_at_once_and_how_long_to_wait(running, gate):
 def test_documents_and_questions_share_the_bound_of_memory(running, gate):
     engine = {"agents": {"hippocampus": {"max_concurrent": 1, "queue_size": 1}}}
     with running(engine=engine) as server, server.client() as client, ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(client.post, "/v1/search", json={"query": "wait"}) for _ in range(2)]
+        asked = [pool.submit(client.post, "/v1/search", json={"query": "zz"}) for _ in range(2)]
         assert gate.reached.acquire(timeout=20)
         end = time.monotonic() + 20
         while server.stats().waiting < 1 and time.monotonic() < end:

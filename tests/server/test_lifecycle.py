@@ -103,9 +103,8 @@ def test_every_line_of_the_log_is_json_and_a_request_has_its_own(start, client):
     url = process.start()
     client.get(f"{url}/v1/documents/none", headers={"X-Request-ID": "mine"})
     line = process.until("request")
-    assert {name: line[name] for name in ("request_id", "method", "route", "status", "level")} == {
-        "request_id": "mine", "method": "GET", "route": "/v1/documents/{id:path}", "status": 404, "level": "info"
-    }  # fmt: skip
+    told = {"request_id": "mine", "method": "GET", "route": "/v1/documents/{id:path}", "status": 404}
+    assert {name: line[name] for name in told} == told
     assert 0 < line["seconds"] < LIMIT
     client.get(f"{url}/nowhere")
     assert process.until("request")["route"] is None
@@ -134,7 +133,7 @@ def brein(*arguments, **environment):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "COMMAND"),
+        ([], "known commands: serve"),
         (["fly"], "fly"),
         (["serve", "--fast"], "--fast"),
         (["serve", "--config", "/nowhere.json"], "/nowhere.json"),

@@ -1,4 +1,4 @@
-"""The service does what its OpenAPI document says: tried with many requests, those that keep to it and others."""
+"""The service does what its OpenAPI document says, tried with requests that keep to it and with others."""
 
 import subprocess
 import sys

@@ -101,9 +101,7 @@ def test_a_method_that_is_not_allowed_is_told_those_that_are(client):
     assert response.headers["allow"] == "DELETE, GET"
 
 
-@pytest.mark.parametrize(
-    "path", ["/openapi.json", "/docs"]
-)
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
 def test_the_service_describes_itself(client, path):
     assert client.get(path).status_code == 200
 
@@ -115,10 +113,10 @@ def test_the_service_describes_itself(client, path):
         (b"{", 400, "EOF"),
         (b'{"query": "a"} x', 400, "trailing"),
         (b"\xff\xfe", 400, ""),
-        (b'{"query": "\\ud800"}', 400, "surrogate"),
+        (b'{"query": "\\ud800"}', 400, "escape"),
         (b"[" * 100_000, 400, "recursion"),
         (b'{"where": {"a": ' + b'{"a": ' * 10_000, 400, "recursion"),
-        (b"[]", 422, "Question"),
+        (b"[]", 422, "body"),
         (b"{}", 422, "query"),
         (b'{"query": 1}', 422, "query"),
         (b'{"query": ""}', 422, "query"),
@@ -146,7 +144,9 @@ def test_a_body_that_is_wrong_is_told_what_is(client, body, status, said):
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"]
+)
 def test_a_body_that_does_not_say_it_is_json_is_refused(client, kind):
     headers = {} if kind is None else {"Content-Type": kind}
     body = json.dumps({"query": "violin"}).encode()
