@@ -37,12 +37,6 @@ _PARAMETERS = [
         "description": "seconds after which the client does not wait for an answer any more",
         "schema": {"type": "number", "minimum": LEAST_TIMEOUT, "maximum": MOST_TIMEOUT},
     },
-    {
-        "name": "X-Request-ID",
-        "in": "header",
-        "description": "an id of the client's; one that is not well formed is replaced",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~+/=-]{1,128}$"},
-    },
 ]
 
 _log = log.logger()
@@ -86,6 +80,8 @@ class App(FastAPI):
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 _complete(operation, secured=self._secured and not path.startswith("/health/"))
+        for unused in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(unused, None)
         if self._secured:
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         return document
@@ -219,6 +215,8 @@ def _complete(operation: dict[str, Any], *, secured: bool) -> None:
     statuses = (*_ALWAYS, 401) if secured else (*_ALWAYS, 421)
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     responses = operation["responses"]
+    if "requestBody" not in operation:
+        responses.pop("422", None)  # of FastAPI, for the values of paths; here any text is an id
     for status in {*statuses, *(int(each) for each in responses if int(each) >= 400)}:
         before = responses.get(str(status), {"description": HTTPStatus(status).phrase})
         responses[str(status)] = {**before, "content": content}

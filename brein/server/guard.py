@@ -68,7 +68,7 @@ class Guard:
             _log.info(
                 "request",
                 method=scope["method"],
-                route=getattr(scope.get("route"), "path", None),
+                route=getattr(scope.get("route"), "path_format", None),
                 status=status,
                 seconds=round(self._clock() - started, 6),
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from typing_extensions import TypedDict
 
 from brein.records import Emotion, Hit, Strategy
@@ -20,6 +20,13 @@ _NOT_BLANK = r"[^\s\x00-\x1f\x7f-\x9f]"  # a sign that is neither space nor cont
 _MOST_FIELDS = 50  # in one filter, and
 _MOST_CHOICES = 500  # values in one list of it: the engine takes 500 conditions and 30,000 values in all
 _MOST_METADATA = 100
+_EXAMPLE = {"id": "v", "text": "A violin has four strings.", "metadata": {"lang": "en"}}
+
+
+def _whole(number: Any) -> Any:
+    """24.0 is an integer to JSON Schema."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
 
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Ordered = str | bool | Integer | float
@@ -92,12 +99,12 @@ class NewDocuments(_Strict):
 def requests(config: ServerConfig) -> tuple[type[Question], type[NewDocuments]]:
     """`Question` and `NewDocuments` with the bounds of a configuration."""
     most = config.max_k
-    k = Field(min(10, most), ge=1, le=most, description="documents, at most")
+    k = Annotated[int, Field(ge=1, le=most, description="documents, at most"), BeforeValidator(_whole)]
     text = Field(min_length=1, max_length=config.max_text, pattern=_NOT_BLANK)
     document = create_model("Document", __base__=NewDocument, __doc__=NewDocument.__doc__, text=(str, text))
-    batch = Field(min_length=1, max_length=config.max_batch)
+    batch = Field(min_length=1, max_length=config.max_batch, examples=[[_EXAMPLE]])
     return (
-        create_model("Question", __base__=Question, __doc__=Question.__doc__, k=(int, k)),
+        create_model("Question", __base__=Question, __doc__=Question.__doc__, k=(k, min(10, most))),
         create_model(
             "Documents",
             __base__=NewDocuments,
