@@ -252,6 +252,7 @@ class Agent(Generic[Request, Answer]):
             outcome = AgentError(f"{self.name}: its work raised {outcome!r}")
         elif isinstance(outcome, asyncio.CancelledError):  # the caller's own would read the same
             outcome = AgentError(f"{self.name}: its work was cancelled")
+        call.times = self._times(call)  # before it is done: who asks then, in another thread, is not to wait
         if isinstance(outcome, BaseException):
             call.set_exception(outcome)
         else:
@@ -262,7 +263,8 @@ class Agent(Generic[Request, Answer]):
         call = cast(Call[Request, Answer], call)
         with self._lock:
             self._counts[_kind(call)] += 1
-            call.times = self._times(call)
+            if call.cancelled():
+                call.times = self._times(call)
             del self._in_hand[call]
             self._waiting.pop(call, None)
             run = self._run_of.get(call)

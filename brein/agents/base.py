@@ -72,8 +72,8 @@ class Batch(Generic[Request]):
 class Call(Future[Answer], Generic[Request, Answer]):
     """An admitted request: the future of its answer, which may be awaited, on any event loop.
 
-    Cancelling it, or the task that awaits it, gives it up. When its callbacks run, or it was awaited, its
-    `times` are there and its place is free. Callbacks run in whichever thread ends it, and hold up the agent.
+    Cancelling it, or the task that awaits it, gives it up. Once it has an outcome its `times` are there, and
+    when it was awaited its place is free. Callbacks run in whichever thread ends it, and hold up the agent.
     """
 
     times: Times

@@ -13,6 +13,7 @@ from brein.agents import (
     Agent,
     AgentConfig,
     AgentsConfig,
+    Call,
     Coordinator,
     Delete,
     Evidence,
@@ -667,3 +668,27 @@ def test_an_engine_is_searched_read_and_rid_of_documents_through_its_coordinator
     config = {"embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}}
     with Engine.open(EngineConfig.model_validate(config)) as engine:
         asyncio.run(scenario(engine))
+
+
+def test_the_times_of_a_call_are_there_as_soon_as_it_is_done(monkeypatch):
+    """Who adds a callback to a call that is done has it run at once, maybe before the agent's own."""
+    reached, go_on = threading.Event(), threading.Event()
+    invoke = Call._invoke_callbacks
+
+    def late(call):
+        reached.set()
+        assert go_on.wait(20)
+        invoke(call)
+
+    async def scenario():
+        config = AgentConfig(max_concurrent=1, queue_size=1, timeout=20)
+        async with Agent("agent", config, InThreads(one_by_one(str), "agent")) as agent:
+            monkeypatch.setattr(Call, "_invoke_callbacks", late)
+            call = agent.submit(1)
+            assert reached.wait(20)
+            assert call.result(0) == "1"
+            assert call.times.service_time >= 0
+            go_on.set()
+            assert await call == "1"
+
+    asyncio.run(scenario())
