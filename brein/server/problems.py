@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.responses import Response
 
 from brein.errors import (
@@ -60,10 +61,30 @@ class Problem(BaseModel):
 class RefusedError(Exception):
     """A request that the service does not take on."""
 
+    mistakes: tuple[Mistake, ...] = ()
+
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.headers = headers
+
+
+class InvalidBodyError(RefusedError):
+    """A body that is no JSON, 400, or not what was asked for, 422."""
+
+    def __init__(self, error: ValidationError) -> None:
+        wrong = error.errors(include_url=False, include_context=False)
+        if wrong[0]["type"] == "json_invalid":
+            super().__init__(400, wrong[0]["msg"])
+            return
+        self.mistakes = tuple(_mistake(detail) for detail in wrong[:_MOST_ERRORS])
+        first = self.mistakes[0]
+        super().__init__(422, f"{first.field or 'body'}: {first.message}")
+
+
+def _mistake(detail: ErrorDetails) -> Mistake:
+    given = "" if detail["type"] == "missing" else f"; got {shown(detail['input'])}"
+    return Mistake(field=".".join(map(str, detail["loc"])), message=detail["msg"] + given)
 
 
 def answer(
@@ -81,27 +102,10 @@ def answer(
     return Response(problem.model_dump_json(), status, {**retry, **(headers or {})}, MEDIA_TYPE)
 
 
-def of_error(error: BreinError, request_id: str) -> Response:
+def of_error(error: BreinError | RefusedError, request_id: str) -> Response:
     """The answer to a request that failed with `error`."""
+    if isinstance(error, RefusedError):
+        return answer(error.status, str(error), request_id, error.headers, error.mistakes)
     status, is_told = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), (500, False))
     detail = str(error) if is_told else f"{HTTPStatus(status).description}; the service's log says more"
     return answer(status, detail, request_id)
-
-
-def of_body(error: ValidationError, request_id: str) -> Response:
-    """The answer to a body that is no JSON, 400, or not what was asked for, 422."""
-    mistakes = error.errors(include_url=False, include_context=False)
-    if mistakes[0]["type"] == "json_invalid":
-        return answer(400, mistakes[0]["msg"], request_id)
-    told = tuple(
-        Mistake(
-            field=".".join(map(str, mistake["loc"])),
-            message=mistake["msg"]
-            + ("" if mistake["type"] == "missing" else f"; got {shown(mistake['input'])}"),
-        )
-        for mistake in mistakes[:_MOST_ERRORS]
-    )
-    detail = f"{len(mistakes)} {'thing is' if len(mistakes) == 1 else 'things are'} wrong with the body: " + (
-        f"{told[0].field}: {told[0].message}" if told[0].field else told[0].message
-    )
-    return answer(422, detail, request_id, errors=told)

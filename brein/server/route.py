@@ -10,8 +10,11 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from brein.server import problems
-from brein.server.problems import RefusedError
+from brein.errors import BreinError
+from brein.server import log, problems
+from brein.server.problems import InvalidBodyError, RefusedError
+
+_log = log.logger()
 
 
 class JsonRoute(APIRoute):
@@ -27,19 +30,20 @@ class JsonRoute(APIRoute):
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             arguments = [*scope["path_params"].values()]
-            if model is not None:
-                asked = await _read(model, scope, receive)
-                if isinstance(asked, Response):
-                    await asked(scope, receive, send)
-                    return
-                arguments.append(asked)
-            response = await endpoint(*arguments)
+            try:
+                if model is not None:
+                    arguments.append(await _read(model, scope, receive))
+                response = await endpoint(*arguments)
+            except (RefusedError, BreinError) as error:
+                response = problems.of_error(error, scope["state"]["request_id"])
+                if response.status_code >= 500:
+                    _log.warning("request failed", error=f"{type(error).__name__}: {error}")
             await response(scope, receive, send)
 
         self.app = serve
 
 
-async def _read(model: type[BaseModel], scope: Scope, receive: Receive) -> BaseModel | Response:
+async def _read(model: type[BaseModel], scope: Scope, receive: Receive) -> BaseModel:
     headers = dict(scope["headers"])
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind != b"application/json":  # what a page of another site may not send without being allowed to
@@ -48,7 +52,7 @@ async def _read(model: type[BaseModel], scope: Scope, receive: Receive) -> BaseM
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        return problems.of_body(error, scope["state"]["request_id"])
+        raise InvalidBodyError(error) from None
 
 
 async def _body(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:

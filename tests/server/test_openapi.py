@@ -25,7 +25,7 @@ def test_every_operation_says_all_it_may_answer(client):
         assert {"400", "500", "503", "504"} <= set(problems)
         for each in problems.values():
             assert list(each["content"]) == ["application/problem+json"]
-        assert {"Request-Timeout", "X-Request-ID"} <= {each["name"] for each in operation["parameters"]}
+        assert {"Request-Timeout"} <= {each["name"] for each in operation["parameters"]}
 
 
 def test_the_bounds_of_the_configuration_are_in_the_document(running):
