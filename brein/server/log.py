@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import Processor
 
 
@@ -17,17 +18,19 @@ def configure(level: int = logging.INFO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    rendered: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    told = structlog.processors.format_exc_info
     structlog.configure(
-        processors=[*shared, *rendered],
+        processors=[*shared, told, structlog.processors.JSONRenderer(_line)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     lines = logging.StreamHandler(sys.stderr)
     strip = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     lines.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[strip, *rendered])
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[strip, told, structlog.processors.JSONRenderer()]
+        )
     )
     logging.basicConfig(handlers=[lines], level=max(level, logging.WARNING), force=True)
 
@@ -35,3 +38,7 @@ def configure(level: int = logging.INFO) -> None:
 def logger() -> Any:
     """The log of the service."""
     return structlog.get_logger()
+
+
+def _line(event: dict[str, Any], **options: Any) -> bytes:
+    return to_json(event, fallback=repr, inf_nan_mode="constants")  # in a tenth of the time of `json`
