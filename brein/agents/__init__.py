@@ -11,7 +11,7 @@ from brein.agents.amygdala import Amygdala, open_amygdala
 from brein.agents.base import AgentStats, Batch, Call, Times
 from brein.agents.coordinator import Coordinator, Evidence, Response, Trace
 from brein.agents.generation import GenerationConfig
-from brein.agents.hippocampus import Hippocampus, Ingest, Memory, Search, open_hippocampus
+from brein.agents.hippocampus import Delete, Get, Hippocampus, Ingest, Memory, Search, open_hippocampus
 from brein.agents.limits import AgentConfig, AgentsConfig
 from brein.agents.prefrontal_cortex import PrefrontalCortex, open_prefrontal_cortex
 from brein.agents.workers import InThreads, OnLoop, Threads, one_by_one
@@ -52,8 +52,10 @@ __all__ = [
     "Batch",
     "Call",
     "Coordinator",
+    "Delete",
     "Evidence",
     "GenerationConfig",
+    "Get",
     "Hippocampus",
     "InThreads",
     "Ingest",

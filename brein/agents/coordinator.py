@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar, cast
 
 from brein.agents.agent import Agent
 from brein.agents.base import AgentStats, Call, Times, tell
-from brein.agents.hippocampus import Hippocampus, Ingest, Search
+from brein.agents.hippocampus import Delete, Get, Hippocampus, Ingest, Recalled, Search, Wish
 from brein.errors import BreinError, ClosedError, QueueFullError
 from brein.records import Document, Hit, Retrieval
 from brein.storage import Where
@@ -168,6 +168,32 @@ class Coordinator(Generic[Emotion, Reasoned]):
         degraded = "; ".join(filter(None, (question.retrieval.degraded, question.missing))) or None
         return Response(answer, question.retrieval, question.emotion, degraded, trace)
 
+    async def search(self, query: str, k: int = 10, where: Where | None = None) -> Retrieval:
+        """Have hippocampus find the `k` documents that answer `query` best and fulfil `where`.
+
+        Raises:
+            QueueFullError: hippocampus admits no more.
+            AgentTimeoutError: it had no answer in time.
+            ClosedError: the coordinator is closed.
+            BreinError: what `Engine.retrieve` raised.
+        """
+        self._check_open()
+        return cast(Retrieval, await self._hippocampus.submit(Search(query, k, where)))
+
+    async def get(self, id_: str) -> Document | None:
+        """Have hippocampus read the document with this id; None where there is none. Raises as `search`."""
+        self._check_open()
+        return cast(Document | None, await self._hippocampus.submit(Get(id_)))
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Have hippocampus forget the documents with these ids; return how many were there.
+
+        Cancelled or out of time, it no longer waits, but what has begun is done all the same. Raises as
+        `search`.
+        """
+        self._check_open()
+        return cast(int, await self._hippocampus.submit(Delete(ids)))
+
     async def ingest(self, documents: Sequence[Document]) -> None:
         """Have hippocampus remember `documents`; when this returns they are on disk.
 
@@ -242,7 +268,7 @@ class _Question(Generic[Emotion, Reasoned]):
         self._query = query
         self._prefrontal_cortex = prefrontal_cortex
         self._given_up = False
-        self._memory: Call[Search | Ingest, Retrieval | None] | None = None
+        self._memory: Call[Wish, Recalled] | None = None
         self._feeling: Call[str, Emotion] | None = None
         self._reasoning: Call[Evidence[Emotion], Reasoned] | None = None
         self._problem: BaseException | None = None
@@ -283,7 +309,7 @@ class _Question(Generic[Emotion, Reasoned]):
             if call is not None:
                 call.cancel()
 
-    def _remembered(self, memory: Future[Retrieval | None]) -> None:
+    def _remembered(self, memory: Future[Recalled]) -> None:
         try:
             self.retrieval = cast(Retrieval, memory.result())  # as every Search is answered
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""The agent of memory: retrieves and ingests."""
+"""The agent of memory: retrieves, ingests, reads and forgets."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ class Memory(Protocol):
     def ingest(self, documents: Sequence[Document]) -> None:
         """Remember `documents`."""
 
+    def get(self, id_: str) -> Document | None:
+        """The document with this id, or None."""
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget the documents with these ids; return how many were there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -40,7 +46,23 @@ class Ingest:
     documents: Sequence[Document]
 
 
-Hippocampus: TypeAlias = Agent[Search | Ingest, Retrieval | None]
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Asks for one document; answered with it, or None."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Asks to forget documents; answered with how many were there."""
+
+    ids: Sequence[str]
+
+
+Wish: TypeAlias = Search | Ingest | Get | Delete
+Recalled: TypeAlias = Retrieval | Document | int | None
+Hippocampus: TypeAlias = Agent[Wish, Recalled]
 
 
 def open_hippocampus(
@@ -49,12 +71,18 @@ def open_hippocampus(
     clock: Callable[[], float] = time.monotonic,
     threads: Threads | None = None,
 ) -> Hippocampus:
-    """The agent that answers `Search` and `Ingest` from `memory`; their errors are those of the memory."""
+    """The agent that answers each `Wish` from `memory`; their errors are those of the memory."""
 
-    def answer(request: Search | Ingest) -> Retrieval | None:
-        if isinstance(request, Search):
-            return memory.retrieve(request.query, request.k, request.where)
-        memory.ingest(request.documents)
-        return None
+    def answer(wish: Wish) -> Recalled:
+        match wish:
+            case Search():
+                return memory.retrieve(wish.query, wish.k, wish.where)
+            case Ingest():
+                memory.ingest(wish.documents)
+                return None
+            case Get():
+                return memory.get(wish.id)
+            case Delete():
+                return memory.delete(wish.ids)
 
     return Agent("hippocampus", config, InThreads(one_by_one(answer), "hippocampus", threads), clock)

@@ -14,8 +14,11 @@ from brein.agents import (
     Agent,
     AgentConfig,
     AgentsConfig,
+    Call,
     Coordinator,
+    Delete,
     Evidence,
+    Get,
     Ingest,
     InThreads,
     OnLoop,
@@ -684,3 +687,78 @@ def test_a_question_goes_through_three_agents_in_threads(engine):
 
     asyncio.run(scenario())
     assert {name.rpartition("-")[0] for name in names} == {"amygdala", "reasoning"}
+
+
+def test_memory_alone_searches_reads_and_forgets(in_virtual_time):
+    async def scenario():
+        agents = Agents()
+        assert await agents.coordinator.search("why?", k=3, where={"lang": "en"}) == FOUND
+        await agents.coordinator.get("sea")
+        await agents.coordinator.delete(["sea", "sky"])
+        wishes = [Search("why?", 3, {"lang": "en"}), Get("sea"), Delete(["sea", "sky"])]
+        assert agents.asked == [(10 * n, "hippocampus", wish) for n, wish in enumerate(wishes)]
+        await agents.coordinator.close()
+        for refused in (
+            agents.coordinator.search("why?"),
+            agents.coordinator.get("sea"),
+            agents.coordinator.delete([]),
+        ):
+            with pytest.raises(ClosedError):
+                await refused
+
+    in_virtual_time(scenario)
+
+
+def test_a_search_is_refused_where_memory_is_full_and_leaves_its_place_when_cancelled(in_virtual_time):
+    async def scenario():
+        agents = Agents(queue=1)
+        first, second = (asyncio.create_task(agents.coordinator.search("why?")) for _ in range(2))
+        await asyncio.sleep(1)
+        with pytest.raises(QueueFullError):
+            await agents.coordinator.search("why?")
+        second.cancel()
+        await asyncio.sleep(1)
+        assert agents.hippocampus.stats().cancelled == 1
+        assert await agents.coordinator.search("why?") == await first == FOUND
+
+    in_virtual_time(scenario)
+
+
+def test_an_engine_is_searched_read_and_rid_of_documents_through_its_coordinator():
+    async def scenario(engine):
+        async with engine.coordinator() as coordinator:
+            await coordinator.ingest([Document("sea", "the sea is salt", {"deep": True})])
+            assert [hit.id for hit in (await coordinator.search("salt", k=1)).hits] == ["sea"]
+            assert await coordinator.get("sea") == Document("sea", "the sea is salt", {"deep": True})
+            assert await coordinator.delete(["sea", "sky"]) == 1
+            assert await coordinator.get("sea") is None
+            with pytest.raises(DataError):
+                await coordinator.search("", k=1)
+
+    config = {"embedding": {"kind": "hashing", "dimension": 64}, "index": {"kind": "IndexFlat"}}
+    with Engine.open(EngineConfig.model_validate(config)) as engine:
+        asyncio.run(scenario(engine))
+
+
+def test_the_times_of_a_call_are_there_as_soon_as_it_is_done(monkeypatch):
+    """Who adds a callback to a call that is done has it run at once, maybe before the agent's own."""
+    reached, go_on = threading.Event(), threading.Event()
+    invoke = Call._invoke_callbacks
+
+    def late(call):
+        reached.set()
+        assert go_on.wait(20)
+        invoke(call)
+
+    async def scenario():
+        config = AgentConfig(max_concurrent=1, queue_size=1, timeout=20)
+        async with Agent("agent", config, InThreads(one_by_one(str), "agent")) as agent:
+            monkeypatch.setattr(Call, "_invoke_callbacks", late)
+            call = agent.submit(1)
+            assert reached.wait(20)
+            assert call.result(0) == "1"
+            assert call.times.service_time >= 0
+            go_on.set()
+            assert await call == "1"
+
+    asyncio.run(scenario())

@@ -1,0 +1,74 @@
+"""Routes that FastAPI describes and that take JSON: read, checked and called with nothing in between."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from brein.errors import BreinError
+from brein.server import log, problems
+from brein.server.problems import InvalidBodyError, RefusedError
+
+_log = log.logger()
+
+
+class JsonRoute(APIRoute):
+    """A route whose endpoint takes the values of its path, then its body's model, and returns a response.
+
+    What FastAPI does for a request beyond that (dependencies, forms, responses checked again) takes longer
+    than a cached search.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        model: Any = None if self.body_field is None else self.body_field.field_info.annotation
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            arguments = [*scope["path_params"].values()]
+            try:
+                if model is not None:
+                    arguments.append(await _read(model, scope, receive))
+                response = await endpoint(*arguments)
+            except (RefusedError, BreinError) as error:
+                response = problems.of_error(error, scope["state"]["request_id"])
+                if response.status_code >= 500:
+                    _log.warning("request failed", error=f"{type(error).__name__}: {error}")
+            await response(scope, receive, send)
+
+        self.app = serve
+
+
+async def _read(model: type[BaseModel], scope: Scope, receive: Receive) -> BaseModel:
+    headers = dict(scope["headers"])
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":  # what a page of another site may not send without being allowed to
+        raise RefusedError(415, "send the body as Content-Type: application/json")
+    body = await _body(headers, receive, scope["app"].state.max_body)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidBodyError(error) from None
+
+
+async def _body(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
+    announced = int(headers.get(b"content-length", b"0"))  # the parser has seen that it is a number
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        if max(announced, size) > most:  # what is still to come is read and dropped as it comes
+            raise RefusedError(413, f"the body is longer than max_body = {most:,} bytes; send it in parts")
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "the body is not complete")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+    if size > most:
+        raise RefusedError(413, f"the body is longer than max_body = {most:,} bytes; send it in parts")
+    return b"".join(parts)

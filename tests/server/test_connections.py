@@ -1,0 +1,154 @@
+"""Connections that send nothing, too little, or too many at once; clients that leave, or do not read."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+
+HEAD = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+SOON = 0.2  # seconds
+
+
+def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def rest_of(raw):
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := raw.recv(65536):
+            received += data
+    return received
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (b"POST /v1/sea", b"HTTP/1.1 408"),
+        (HEAD, b"HTTP/1.1 408"),
+        (HEAD + b"Content-Length: 100\r\n\r\n", b"HTTP/1.1 408"),
+        (HEAD + b'Content-Length: 100\r\n\r\n{"query": ', b"HTTP/1.1 408"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", b"HTTP/1.1 408"),
+    ],
+)
+def test_what_is_not_sent_in_time_is_closed(running, sent, answer):
+    with running(read_timeout=SOON) as server, server.connect() as raw:
+        raw.sendall(sent)
+        received = rest_of(raw)
+        assert received.startswith(answer)
+        assert bool(received) == bool(answer)
+        assert server.connections.timed_out == 1
+        until(lambda: server.connections.open == 0)
+
+
+def test_dripping_does_not_win_time(running):
+    with running(read_timeout=0.5) as server, server.connect() as raw:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for byte in (HEAD * 100)[:1000]:
+                raw.sendall(bytes([byte]))
+                time.sleep(0.02)
+        assert time.monotonic() - began < 5
+        assert server.connections.timed_out == 1
+
+
+def test_an_answered_connection_is_closed_where_nothing_follows(running):
+    with running(read_timeout=SOON) as server, server.connect() as raw:
+        raw.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert rest_of(raw).startswith(b"HTTP/1.1 200")
+
+
+def test_a_refused_body_that_never_ends_is_closed(running):
+    with running(read_timeout=SOON, max_body=1024) as server, server.connect() as raw:
+        raw.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+        assert rest_of(raw).startswith(b"HTTP/1.1 413")
+
+
+def test_work_takes_longer_than_reading_may(running, gate):
+    with running(read_timeout=SOON) as server, server.client() as client:
+        threading.Timer(4 * SOON, gate.open).start()
+        assert client.post("/v1/search", json={"query": "zz"}).status_code == 200
+
+
+def test_a_client_that_does_not_read_its_answers_is_closed(running):
+    text = "long " * 19_000
+    documents = [{"id": str(n), "text": text} for n in range(50)]
+    with running(read_timeout=SOON, documents=documents) as server, server.connect() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body = b'{"query": "long", "k": 50}'
+        request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        raw.sendall(request * 5)
+        until(lambda: server.connections.timed_out == 1)
+        until(lambda: server.connections.open == 0)
+
+
+def test_the_connection_that_waited_longest_makes_room(running):
+    with running(max_connections=3) as server, contextlib.ExitStack() as opened:
+        idle = [opened.enter_context(server.connect()) for _ in range(3)]
+        until(lambda: server.connections.open == 3)
+        with server.client() as client:
+            assert client.post("/v1/search", json={"query": "violin"}).status_code == 200
+        assert rest_of(idle[0]) == b""
+        assert server.connections.displaced == 1
+
+
+def test_where_all_connections_are_busy_another_is_refused(running, gate):
+    with running(max_connections=1) as server, server.client() as client:
+        asking = threading.Thread(target=client.post, args=("/v1/search",), kwargs={"json": {"query": "zz"}})
+        asking.start()
+        assert gate.reached.acquire(timeout=20)
+        with server.connect() as raw:
+            received = rest_of(raw)
+        assert received.startswith(b"HTTP/1.1 503")
+        assert b"retry-after" in received.lower()
+        gate.open()
+        asking.join(20)
+        assert server.connections.refused == 1
+
+
+@pytest.mark.slow
+def test_two_thousand_idle_connections_do_no_harm(start):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3000:
+        pytest.skip("needs 3,000 open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3000), hard))
+    import httpx2
+    import psutil
+
+    process = start("server.max_connections=300")
+    url = process.start()
+    port = int(url.rpartition(":")[2])
+    with httpx2.Client(base_url=url, trust_env=False, timeout=20) as client, contextlib.ExitStack() as opened:
+        client.get("/health/ready")
+        before = psutil.Process(process.process.pid).memory_info().rss
+        for _ in range(2000):
+            opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        assert client.post("/v1/search", json={"query": "violin"}).status_code == 200
+        assert client.get("/health/ready").status_code == 200
+        there = psutil.Process(process.process.pid)
+        assert there.num_fds() < 400
+        assert there.memory_info().rss - before < 50 * 1024**2
+
+
+def test_a_client_that_leaves_frees_its_place(running, gate):
+    engine = {"agents": {"hippocampus": {"max_concurrent": 1, "queue_size": 1}}}
+    with running(engine=engine) as server, server.client() as client:
+        body = b'{"query": "zz"}'
+        with server.connect() as working:
+            working.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert gate.reached.acquire(timeout=20)
+            with server.connect() as waiting:
+                waiting.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                until(lambda: server.stats().waiting == 1)
+                assert client.post("/v1/search", json={"query": "violin"}).status_code == 503
+            until(lambda: server.stats().waiting == 0)
+        until(lambda: server.stats().cancelled == 2)
+        assert server.stats().abandoned == 1  # its thread cannot be stopped
+        assert client.get("/health/ready").status_code == 200
