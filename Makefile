@@ -21,13 +21,13 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The report's tests drive a real browser, the durability tests make system calls fail. Where this cannot
+# Tests drive a real browser, make system calls fail, and have a real Prometheus scrape. Where this cannot
 # install what they need, they say so.
 tools:
-	@{ command -v chromium && command -v strace; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get && \
+	@{ command -v chromium && command -v strace && command -v promtool; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get && \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-		--no-install-recommends chromium strace; } >/dev/null || \
-		echo "Chromium or strace is absent: tests that need it are skipped, or fail in CI"
+		--no-install-recommends chromium strace prometheus; } >/dev/null || \
+		echo "Chromium, strace or Prometheus is absent: tests that need it are skipped, or fail in CI"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
