@@ -24,9 +24,9 @@ lint: $(VENV)/.tested
 # Tests drive a real browser, make system calls fail, and have a real Prometheus scrape. Where this cannot
 # install what they need, they say so.
 tools:
-	@{ command -v chromium && command -v strace && command -v promtool; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get && \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-		--no-install-recommends chromium strace prometheus; } >/dev/null || \
+	@{ command -v chromium && command -v strace && command -v prometheus; } >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends chromium strace prometheus; } >/dev/null || \
 		echo "Chromium, strace or Prometheus is absent: tests that need it are skipped, or fail in CI"
 
 $(VENV)/.installed: pyproject.toml
