@@ -188,17 +188,14 @@ class Metrics:
         self._ingested.inc(documents)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The metrics as text, and its content type: OpenMetrics where the header `accept` asks for it."""
+        """The metrics as text, and its content type: OpenMetrics where the header `accept` asks for it.
+
+        Takes milliseconds, but about half a second while an engine that is watched is ingesting: on an event loop, have
+        a thread do it.
+        """
         if "application/openmetrics-text" in accept:
             return openmetrics.generate_latest(self.registry), openmetrics.CONTENT_TYPE_LATEST
         return exposition.generate_latest(self.registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
-
-    def value(self, definition: Definition, *labels: str) -> float | None:
-        """What a scrape would read of a series; None where there is none. A histogram's is its count."""
-        suffix = "_count" if definition.kind == "histogram" else ""
-        return self.registry.get_sample_value(
-            definition.name + suffix, dict(zip(definition.labels, labels, strict=True))
-        )
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
@@ -318,7 +315,7 @@ class Latest(Generic[T]):
         self,
         read: Callable[[], T],
         every: float,
-        patience: float = 0.05,
+        patience: float = 0.2,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read

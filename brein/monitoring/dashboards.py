@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
 from brein import metrics
 from brein.errors import ConfigError
 from brein.files import write_whole
-from brein.metrics import FAILURES, Outcome
+from brein.metrics import FAILURES
 from brein.monitoring.health import TARGETS, Target
 
 DEFAULT_TARGETS = ("127.0.0.1:8080",)
@@ -134,56 +134,46 @@ def _yaml(content: dict[str, Any]) -> str:
 
 _BUCKET = f"{metrics.QUERY_DURATION.name}_bucket"
 _COUNT = f"{metrics.QUERY_DURATION.name}_count"
-_FAILED = "|".join(FAILURES)
-_CALLERS = "|".join(  # outcomes that are the caller's doing
-    outcome for outcome in get_args(Outcome) if outcome not in FAILURES and outcome != "answered"
-)
+_ANSWERED = 'outcome="answered"'
+_FAILED = f'outcome=~"{"|".join(FAILURES)}"'
+_JUDGED = f'outcome=~"{"|".join(("answered", *FAILURES))}"'  # the others are the caller's doing
 
 
-def _buckets(by: str, span: str, more: str = "") -> str:
+def _sum(by: str, name: str, *matchers: str) -> str:
+    chosen = ", ".join(filter(None, matchers))
+    return f"sum by ({by}) ({name}{{{chosen}}})"
+
+
+def _rate(by: str, span: str, name: str, *matchers: str) -> str:
+    chosen = ", ".join(filter(None, matchers))
+    return f"sum by ({by}) (rate({name}{{{chosen}}}[{span}]))"
+
+
+def _buckets(by: str, span: str, chosen: str = "") -> str:
     """Rates of the latency buckets; a query that failed took longer than any, so that failing makes none faster."""
-    return (
-        f'sum by ({by}) (rate({_BUCKET}{{outcome="answered", le!="+Inf"{more}}}[{span}])) or '
-        f'sum by ({by}) (rate({_BUCKET}{{outcome!~"{_CALLERS}", le="+Inf"{more}}}[{span}]))'
-    )
+    within = _rate(by, span, _BUCKET, _ANSWERED, 'le!="+Inf"', chosen)
+    return f"{within} or {_rate(by, span, _BUCKET, _JUDGED, 'le="+Inf"', chosen)}"
 
 
-def _failure_ratio(by: str, span: str, more: str = "") -> str:
-    return (
-        f'sum by ({by}) (rate({_COUNT}{{outcome=~"{_FAILED}"{more}}}[{span}])) / '
-        f'sum by ({by}) (rate({_COUNT}{{outcome!~"{_CALLERS}"{more}}}[{span}]))'
-    )
+def _failure_ratio(by: str, span: str, chosen: str = "") -> str:
+    return f"{_rate(by, span, _COUNT, _FAILED, chosen)} / {_rate(by, span, _COUNT, _JUDGED, chosen)}"
 
 
-def _hit_ratio(by: str, span: str, more: str = "") -> str:
-    hits, misses = (
-        f"sum by ({by}) (rate({definition.name}{{{more}}}[{span}]))"
-        for definition in (metrics.CACHE_HITS, metrics.CACHE_MISSES)
-    )
+def _hit_ratio(by: str, span: str, chosen: str = "") -> str:
+    hits, misses = (_rate(by, span, each.name, chosen) for each in (metrics.CACHE_HITS, metrics.CACHE_MISSES))
     return f"{hits} / ({hits} + {misses})"
 
 
 def _search_hit_ratio(by: str, span: str) -> str:
     """Of the look-ups of search results, which begin at l1, those that any level answered."""
+    search, first = 'cache="search"', 'level="l1"'
     hits, misses = metrics.CACHE_HITS.name, metrics.CACHE_MISSES.name
-    first = 'cache="search", level="l1"'
-    return (
-        f'sum by ({by}) (rate({hits}{{cache="search"}}[{span}])) / '
-        f"(sum by ({by}) (rate({hits}{{{first}}}[{span}])) + sum by ({by}) (rate({misses}{{{first}}}[{span}])))"
-    )
+    looked_up = f"{_rate(by, span, hits, search, first)} + {_rate(by, span, misses, search, first)}"
+    return f"{_rate(by, span, hits, search)} / ({looked_up})"
 
 
-def _utilisation(by: str, span: str, more: str = "") -> str:
-    busy, slots = metrics.AGENT_BUSY.name, metrics.AGENT_SLOTS.name
-    return f"sum by ({by}) (rate({busy}{{{more}}}[{span}])) / sum by ({by}) ({slots}{{{more}}})"
-
-
-def _disk(by: str, span: str, more: str = "") -> str:
-    read, written = (
-        f"sum by ({by}) (rate({definition.name}{{{more}}}[{span}]))"
-        for definition in (metrics.DISK_READ, metrics.DISK_WRITTEN)
-    )
-    return f"{read} + {written}"
+def _utilisation(by: str, span: str, chosen: str = "") -> str:
+    return f"{_rate(by, span, metrics.AGENT_BUSY.name, chosen)} / {_sum(by, metrics.AGENT_SLOTS.name, chosen)}"
 
 
 # --- rules --------------------------------------------------------------------------------------------
@@ -201,13 +191,16 @@ def recording_rules() -> list[dict[str, Any]]:
         f"job:{metrics.QUERY_DURATION.name}:p50_rate5m": f"histogram_quantile(0.5, {_RECORDED_BUCKETS})",
         _RECORDED_P95: f"histogram_quantile(0.95, {_RECORDED_BUCKETS})",
         f"job:{metrics.QUERY_DURATION.name}:p99_rate5m": f"histogram_quantile(0.99, {_RECORDED_BUCKETS})",
-        "job:brein_queries_answered:rate5m": f'sum by (job) (rate({_COUNT}{{outcome="answered"}}[5m]))',
+        "job:brein_queries_answered:rate5m": _rate("job", "5m", _COUNT, _ANSWERED),
         _RECORDED_FAILURES: _failure_ratio("job", "5m"),
         _RECORDED_HITS: _search_hit_ratio("job", "5m"),
         "job_cache_level:brein_cache_hits:ratio_rate5m": _hit_ratio("job, cache, level", "5m"),
         "job_agent:brein_agent_utilisation:ratio_rate5m": _utilisation("job, agent", "5m"),
-        "job_instance:brein_cpu_seconds:rate5m": f"sum by (job, instance) (rate({metrics.CPU.name}[5m]))",
-        "job_instance:brein_disk_bytes:rate5m": _disk("job, instance", "5m"),
+        "job_instance:brein_cpu_seconds:rate5m": _rate("job, instance", "5m", metrics.CPU.name),
+        "job_instance:brein_disk_bytes:rate5m": (
+            f"{_rate('job, instance', '5m', metrics.DISK_READ.name)} + "
+            f"{_rate('job, instance', '5m', metrics.DISK_WRITTEN.name)}"
+        ),
     }
     return [{"record": name, "expr": expression} for name, expression in recorded.items()]
 
@@ -219,7 +212,7 @@ def alert_rules() -> list[dict[str, Any]]:
         *(_kpi_alert(target) for target in TARGETS),
         _alert(
             "BreinAgentRefuses",
-            f"sum by (job, agent) (rate({metrics.AGENT_REJECTED.name}[5m])) > 0",
+            f"{_rate('job, agent', '5m', metrics.AGENT_REJECTED.name)} > 0",
             "5m",
             "{{ $labels.agent }} has no place for {{ $value | humanize }} requests a second",
         ),
@@ -363,8 +356,6 @@ def _drawn(panel: _Panel, x: int, y: int, number: int) -> dict[str, Any]:
 
 def _field(panel: _Panel) -> dict[str, Any]:
     field: dict[str, Any] = {"unit": panel.unit, "min": 0}
-    if panel.unit == "percentunit" and panel.kind != "stat":
-        field["max"] = 1
     if panel.kind == "timeseries":
         field["custom"] = {"lineWidth": 2, "fillOpacity": 8, "showPoints": "never", "spanNulls": False}
     if panel.target is not None:
@@ -408,17 +399,19 @@ def _of_kpi(target: Target) -> _Panel:
 
 
 def _quantile(share: float) -> str:
-    return f"histogram_quantile({share:g}, {_buckets('le', _SPAN, f', {_CHOSEN}')})"
+    return f"histogram_quantile({share:g}, {_buckets('le', _SPAN, _CHOSEN)})"
 
 
-def _plain(definition: metrics.Definition, by: str) -> tuple[str, str]:
-    labels = " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(","))
-    return f"sum by ({by}) ({definition.name}{{{_CHOSEN}}})", labels
+def _now(definition: metrics.Definition, by: str) -> tuple[str, str]:
+    return _sum(by, definition.name, _CHOSEN), _legend(by)
 
 
-def _rate(definition: metrics.Definition, by: str, name: str = "") -> tuple[str, str]:
-    labels = " ".join(f"{{{{{label.strip()}}}}}" for label in by.split(","))
-    return f"sum by ({by}) (rate({definition.name}{{{_CHOSEN}}}[{_SPAN}]))", f"{labels} {name}".strip()
+def _speed(definition: metrics.Definition, by: str, name: str = "") -> tuple[str, str]:
+    return _rate(by, _SPAN, definition.name, _CHOSEN), f"{_legend(by)} {name}".strip()
+
+
+def _legend(by: str) -> str:
+    return " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
 
 
 _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
@@ -428,7 +421,7 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
             *(_of_kpi(target) for target in TARGETS),
             _Panel(
                 "Targets missed", "short",
-                ((f'sum by (kpi) ({metrics.KPI_STATE.name}{{state="missed", {_CHOSEN}}})', "{{kpi}}"),),
+                ((_sum("kpi", metrics.KPI_STATE.name, 'state="missed"', _CHOSEN), "{{kpi}}"),),
                 width=24, height=5, description="Instances that miss a target.",
             ),
         ),
@@ -448,18 +441,18 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
             ),
             _Panel(
                 "Throughput", "reqps",
-                ((f'sum by (kind) (rate({_COUNT}{{outcome="answered", {_CHOSEN}}}[{_SPAN}]))', "{{kind}}"),),
+                ((_rate("kind", _SPAN, _COUNT, _ANSWERED, _CHOSEN), "{{kind}}"),),
                 target=_TARGETS["throughput"], description="Answered queries.",
             ),
             _Panel(
-                "Errors", "percentunit", ((_failure_ratio("job", _SPAN, f", {_CHOSEN}"), "{{job}}"),),
+                "Errors", "percentunit", ((_failure_ratio("job", _SPAN, _CHOSEN), "{{job}}"),),
                 target=_TARGETS["errors"], description="Refused, timed out or failed, of these and the answered.",
             ),
-            _Panel("Requests", "reqps", (_rate(metrics.REQUESTS, "route, status"),)),
+            _Panel("Requests", "reqps", (_speed(metrics.REQUESTS, "route, status"),)),
             _Panel(
-                "Documents", "short", (_plain(metrics.DOCUMENTS, "instance"),), width=6,
+                "Documents", "short", (_now(metrics.DOCUMENTS, "instance"),), width=6,
             ),
-            _Panel("Ingestion", "ops", (_rate(metrics.INGESTED, "instance"),), width=6),
+            _Panel("Ingestion", "ops", (_speed(metrics.INGESTED, "instance"),), width=6),
         ),
     ),
     (
@@ -467,14 +460,14 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
         (
             _Panel(
                 "Memory", "bytes",
-                (_plain(metrics.MEMORY, "instance"), (f"sum by (part) ({metrics.INDEX.name}{{{_CHOSEN}}})", "index: {{part}}")),
+                (_now(metrics.MEMORY, "instance"), (_sum("part", metrics.INDEX.name, _CHOSEN), "index: {{part}}")),
             ),
-            _Panel("CPU, cores in use", "short", (_rate(metrics.CPU, "instance"),)),
+            _Panel("CPU, cores in use", "short", (_speed(metrics.CPU, "instance"),)),
             _Panel(
-                "Disk", "Bps", (_rate(metrics.DISK_READ, "instance", "read"), _rate(metrics.DISK_WRITTEN, "instance", "written")),
+                "Disk", "Bps", (_speed(metrics.DISK_READ, "instance", "read"), _speed(metrics.DISK_WRITTEN, "instance", "written")),
                 target=_TARGETS["disk"],
             ),
-            _Panel("Connections", "short", (_plain(metrics.CONNECTIONS, "instance"),)),
+            _Panel("Connections", "short", (_now(metrics.CONNECTIONS, "instance"),)),
         ),
     ),
     (
@@ -489,23 +482,23 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
                 ((f"avg by (cache, level) ({metrics.CACHE_HIT_RATE.name}{{{_CHOSEN}}})", "{{cache}} {{level}}"),),
                 kind="bargauge",
             ),
-            _Panel("Size", "bytes", (_plain(metrics.CACHE_SIZE, "cache, level"),)),
-            _Panel("Evictions", "ops", (_rate(metrics.CACHE_EVICTIONS, "cache, level"),)),
+            _Panel("Size", "bytes", (_now(metrics.CACHE_SIZE, "cache, level"),)),
+            _Panel("Evictions", "ops", (_speed(metrics.CACHE_EVICTIONS, "cache, level"),)),
         ),
     ),
     (
         "Agents",
         (
-            _Panel("Queues", "short", (_plain(metrics.AGENT_QUEUE, "agent"),), description="Requests that wait for a slot."),
+            _Panel("Queues", "short", (_now(metrics.AGENT_QUEUE, "agent"),), description="Requests that wait for a slot."),
             _Panel(
                 "Utilisation", "percentunit", ((_utilisation("agent", _SPAN, _CHOSEN), "{{agent}}"),),
                 description="Busy slot-seconds over all there were.",
             ),
             _Panel(
                 "Refused and out of time", "reqps",
-                (_rate(metrics.AGENT_REJECTED, "agent", "refused"), _rate(metrics.AGENT_TIMED_OUT, "agent", "out of time")),
+                (_speed(metrics.AGENT_REJECTED, "agent", "refused"), _speed(metrics.AGENT_TIMED_OUT, "agent", "out of time")),
             ),
-            _Panel("Admitted", "reqps", (_rate(metrics.AGENT_ADMITTED, "agent"),)),
+            _Panel("Admitted", "reqps", (_speed(metrics.AGENT_ADMITTED, "agent"),)),
         ),
     ),
 )  # fmt: skip

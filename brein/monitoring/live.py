@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import math
 import re
 from dataclasses import asdict
 from functools import cache
@@ -42,7 +41,7 @@ def policy() -> str:
 
 def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
     """What the page shows, for JSON: figures over the window, totals as `/metrics` has them, and the points after
-    `since` (seconds since 1970)."""
+    `since` (seconds since 1970). Takes as long as `Metrics.render`."""
     window = monitoring.config.window
     failed = monitoring.monitor.statistics(FAILED, window)
     answered = monitoring.monitor.statistics(LATENCY, window, unanswered=failed.count)
@@ -92,7 +91,9 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
             for labels in scraped.labels(metrics.AGENT_SLOTS)
         ],
         "kpis": [kpi_json(kpi) for kpi in monitoring.kpis()],
-        "alerts": [asdict(alert) for alert in monitoring.alerts.firing.values() if math.isfinite(alert.value)],
+        "alerts": [
+            {**asdict(alert), "value": shown(alert.value)} for alert in tuple(monitoring.alerts.firing.values())
+        ],
         "anomalies": [asdict(alert) for alert in monitoring.monitor.alerts()[-5:]],
         "buckets": LATENCY_BUCKETS,
         "points": [asdict(point) for point in tuple(monitoring.points) if point.time > since],
@@ -128,30 +129,28 @@ class _Scraped:
     """One reading of all metrics, as a scrape has it."""
 
     def __init__(self, read: metrics.Metrics) -> None:
-        self._samples: dict[str, list[tuple[dict[str, str], float]]] = {}
+        self._samples: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
         for family in read.registry.collect():
             for sample in family.samples:
-                self._samples.setdefault(sample.name, []).append((dict(sample.labels), sample.value))
+                self._samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
 
     def labels(self, definition: Definition) -> list[dict[str, str]]:
-        return [labels for labels, _ in self._samples.get(definition.name, [])]
+        return [dict(labels) for labels in self._samples.get(definition.name, {})]
 
     def of(self, definition: Definition, labels: dict[str, str]) -> float | None:
-        return dict((tuple(each.items()), value) for each, value in self._samples.get(definition.name, [])).get(
-            tuple(labels.items())
-        )
+        return self._samples.get(definition.name, {}).get(frozenset(labels.items()))
 
     def one(self, definition: Definition) -> float | None:
         return self.of(definition, {})
 
     def sum(self, definition: Definition) -> float | None:
-        values = [value for _, value in self._samples.get(definition.name, [])]
+        values = self._samples.get(definition.name, {}).values()
         return sum(values) if values else None
 
     def total(self, definition: Definition, outcomes: set[str]) -> float:
         """Observations of a histogram that has outcomes."""
         return sum(
             value
-            for labels, value in self._samples.get(f"{definition.name}_count", [])
-            if labels["outcome"] in outcomes
+            for labels, value in self._samples.get(f"{definition.name}_count", {}).items()
+            if dict(labels)["outcome"] in outcomes
         )

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from brein.agents import AgentStats
@@ -161,13 +162,19 @@ class Monitoring:
     def _kpi_readings(self) -> Iterator[Reading]:
         return health.readings(self.kpis())
 
+    def _between(self, name: str, start: float, end: float) -> npt.NDArray[np.float64]:
+        """Values after `start`, up to `end`."""
+        rows = self.monitor.values(name, self.monitor.clock() - start + 1)
+        return rows[(rows[:, 0] > start) & (rows[:, 0] <= end), 1]
+
     def _point(self, before: _Counts, now: _Counts) -> Point:
         seconds = max(now.time - before.time, 1e-9)
         recent = self.monitor.statistics(
             LATENCY, _RECENT, unanswered=self.monitor.statistics(FAILED, _RECENT).count
         )
-        latencies = self.monitor.values(LATENCY, seconds)[:, 1]
-        cpu = self.monitor.values(health.CPU, seconds)
+        latencies, failed, cpu = (
+            self._between(name, before.time, now.time) for name in (LATENCY, FAILED, health.CPU)
+        )
         return Point(
             time=now.time,
             p50=health.shown(recent.median),
@@ -175,8 +182,8 @@ class Monitoring:
             p99=health.shown(recent.p99),
             latencies=_by_bucket(latencies),
             answered=len(latencies) / seconds,
-            failed=self.monitor.statistics(FAILED, seconds).count / seconds,
-            cpu=float(cpu[-1, 1]) if len(cpu) else None,
+            failed=len(failed) / seconds,
+            cpu=float(cpu[-1]) if len(cpu) else None,
             memory=health.memory_used(),
             hit_rates=_hit_rates(before.caches, now.caches),
             queues={name: agent.waiting for name, agent in now.agents.items()},
@@ -212,6 +219,6 @@ def _hit_rates(
     return rates
 
 
-def _by_bucket(latencies: Any) -> tuple[int, ...]:
+def _by_bucket(latencies: npt.NDArray[np.float64]) -> tuple[int, ...]:
     places = np.searchsorted(LATENCY_BUCKETS, latencies, side="left")
     return tuple(np.bincount(places, minlength=len(LATENCY_BUCKETS) + 1).tolist())

@@ -152,16 +152,20 @@ def test_the_hit_rate_is_of_all_look_ups_of_the_window(window):
     assert window.kpi("hit_rate").state == "missed"
 
 
+def value(counted, definition, **labels):
+    return counted.registry.get_sample_value(definition.name, labels)
+
+
 def test_every_kpi_has_one_state_among_the_metrics(window):
     window.holds(MEMORY, 0.5).holds(LATENCY, *[0.3] * 20)
     kpis = Health(window.monitor, 100.0).evaluate()
     counted = Metrics()
     counted.watch(lambda: health.readings(kpis))
     for kpi in kpis:
-        states = {state: counted.value(health.KPI_STATE, kpi.target.name, state) for state in health.STATES}
+        states = {state: value(counted, health.KPI_STATE, kpi=kpi.target.name, state=state) for state in health.STATES}
         assert states == {state: float(state == kpi.state) for state in health.STATES}
-        assert counted.value(health.KPI_TARGET, kpi.target.name) == kpi.target.bound
-        assert counted.value(health.KPI_VALUE, kpi.target.name) == kpi.value
+        assert value(counted, health.KPI_TARGET, kpi=kpi.target.name) == kpi.target.bound
+        assert value(counted, health.KPI_VALUE, kpi=kpi.target.name) == kpi.value
 
 
 def test_each_kpi_has_a_rule_that_fires_where_it_is_missed():
