@@ -304,8 +304,7 @@ class Engine:
             self._documents.backup(folder)
 
     def index_bytes(self) -> dict[str, int]:
-        """Bytes the index holds in main memory, by part: codes, links, ids, centroids, refinement; empty while there
-        is none."""
+        """Bytes the index holds in main memory, by part: codes, links, ids, …; empty while there is none."""
         with self._reading():
             return self._index.resident()
 

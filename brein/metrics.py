@@ -27,11 +27,16 @@ from brein.errors import BreinError, ClosedError, DataError, QueueFullError
 
 Kind = Literal["search", "ask"]
 Outcome = Literal["answered", "refused", "timed_out", "failed", "invalid", "cancelled"]
-FAILURES: tuple[Outcome, ...] = ("refused", "timed_out", "failed")  # the service's; the others are the caller's
+FAILURES: tuple[Outcome, ...] = (
+    "refused",
+    "timed_out",
+    "failed",
+)  # the service's; the others are the caller's
 
 # Seconds; 0.2 is the bound of a KPI, so the share of queries within it is exact.
 LATENCY_BUCKETS = (
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60,
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2,
+    0.3, 0.5, 1, 2, 5, 10, 30, 60,
 )  # fmt: skip
 
 
@@ -51,7 +56,11 @@ QUERY_DURATION = Definition(
     "From receiving a query to its outcome, by kind (search, ask) and outcome.", ("kind", "outcome"),
 )  # fmt: skip
 REQUESTS = Definition(
-    "brein_http_requests_total", "counter", "requests", "HTTP requests, by route and status.", ("route", "status")
+    "brein_http_requests_total",
+    "counter",
+    "requests",
+    "HTTP requests, by route and status.",
+    ("route", "status"),
 )
 ERRORS = Definition(
     "brein_errors_total", "counter", "errors", "Errors that ended a request, by their class.", ("error",)
@@ -78,8 +87,12 @@ _LEVEL = ("cache", "level")
 CACHE_HIT_RATE = Definition(
     "brein_cache_hit_rate", "gauge", "ratio", "Hits over look-ups since the start, 0 to 1.", _LEVEL
 )
-CACHE_HITS = Definition("brein_cache_hits_total", "counter", "look-ups", "Look-ups that found a value.", _LEVEL)
-CACHE_MISSES = Definition("brein_cache_misses_total", "counter", "look-ups", "Look-ups that found none.", _LEVEL)
+CACHE_HITS = Definition(
+    "brein_cache_hits_total", "counter", "look-ups", "Look-ups that found a value.", _LEVEL
+)
+CACHE_MISSES = Definition(
+    "brein_cache_misses_total", "counter", "look-ups", "Look-ups that found none.", _LEVEL
+)
 CACHE_EVICTIONS = Definition(
     "brein_cache_evictions_total", "counter", "entries", "Live entries that made room for others.", _LEVEL
 )
@@ -87,7 +100,9 @@ CACHE_ERRORS = Definition(
     "brein_cache_errors_total", "counter", "operations", "Operations of a level that failed.", _LEVEL
 )
 CACHE_ENTRIES = Definition("brein_cache_entries", "gauge", "entries", "Entries a level holds.", _LEVEL)
-CACHE_SIZE = Definition("brein_cache_size_bytes", "gauge", "bytes", "Bytes of the values a level holds.", _LEVEL)
+CACHE_SIZE = Definition(
+    "brein_cache_size_bytes", "gauge", "bytes", "Bytes of the values a level holds.", _LEVEL
+)
 CACHE_AVAILABLE = Definition(
     "brein_cache_available", "gauge", "boolean", "1 where a level answers, 0 while it is left alone.", _LEVEL
 )
@@ -96,7 +111,9 @@ AGENT_QUEUE = Definition(
     "brein_agent_queue_length", "gauge", "requests", "Requests that wait for a slot of an agent.", _AGENT
 )
 AGENT_SLOTS = Definition("brein_agent_slots", "gauge", "slots", "Slots of an agent.", _AGENT)
-AGENT_SLOTS_BUSY = Definition("brein_agent_slots_busy", "gauge", "slots", "Slots of an agent at work.", _AGENT)
+AGENT_SLOTS_BUSY = Definition(
+    "brein_agent_slots_busy", "gauge", "slots", "Slots of an agent at work.", _AGENT
+)
 AGENT_ABANDONED = Definition(
     "brein_agent_abandoned", "gauge", "pieces of work", "Work that was given up and has not ended.", _AGENT
 )
@@ -124,17 +141,27 @@ KPI_VALUE = Definition(
 )
 KPI_TARGET = Definition("brein_kpi_target", "gauge", "the KPI's", "The bound of a KPI.", ("kpi",))
 KPI_STATE = Definition(
-    "brein_kpi_state", "gauge", "boolean", "1 for the state a KPI is in: met, missed or unknown.", ("kpi", "state")
+    "brein_kpi_state",
+    "gauge",
+    "boolean",
+    "1 for the state a KPI is in: met, missed or unknown.",
+    ("kpi", "state"),
 )
 UNREADABLE = Definition(
     "brein_unreadable_sources", "gauge", "sources", "Parts that could not be read for this scrape."
 )
 BUILD = Definition(
-    "brein_build_info", "gauge", "boolean", "1, labelled with the versions this runs on.", ("version", "python")
+    "brein_build_info",
+    "gauge",
+    "boolean",
+    "1, labelled with the versions this runs on.",
+    ("version", "python"),
 )
 
 DEFINITIONS = {
-    definition.name: definition for definition in list(globals().values()) if isinstance(definition, Definition)
+    definition.name: definition
+    for definition in list(globals().values())
+    if isinstance(definition, Definition)
 }
 
 Reading = tuple[Definition, tuple[str, ...], float]
@@ -162,7 +189,9 @@ class Metrics:
             Counter(definition.name, definition.help, definition.labels, registry=self.registry)
             for definition in (REQUESTS, ERRORS, INGESTED)
         )
-        for kind in get_args(Kind):  # a series that begins with its first failure hides that failure from rate()
+        for kind in get_args(
+            Kind
+        ):  # a series that begins with its first failure hides that failure from rate()
             for outcome in get_args(Outcome):
                 self._queries.labels(kind, outcome)
         self.registry.register(_Sources(self._sources))
@@ -190,11 +219,12 @@ class Metrics:
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The metrics as text, and its content type: OpenMetrics where the header `accept` asks for it.
 
-        Takes milliseconds, but about half a second while an engine that is watched is ingesting: on an event loop, have
-        a thread do it.
+        Takes milliseconds, but about half a second while an engine that is watched is ingesting: on an event
+        loop, have a thread do it.
         """
         if "application/openmetrics-text" in accept:
-            return openmetrics.generate_latest(self.registry), openmetrics.CONTENT_TYPE_LATEST
+            text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+            return text, openmetrics.CONTENT_TYPE_LATEST
         return exposition.generate_latest(self.registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
 
 
@@ -217,7 +247,7 @@ def outcome_of(error: BaseException | None) -> Outcome:
 class Counted(Protocol):
     """What of an engine is read; `brein.Engine` is one."""
 
-    def __len__(self) -> int: ...  # noqa: D105
+    def __len__(self) -> int: ...
 
     def index_bytes(self) -> Mapping[str, int]:
         """Bytes the index holds, by part."""
@@ -307,8 +337,8 @@ def build_readings() -> Iterator[Reading]:
 class Latest(Generic[T]):
     """The latest value of what is slow to read, or held by a lock: asking for it takes at most `patience`.
 
-    It is read in a thread of its own, not again within `every` seconds and never twice at once. None until the
-    first reading has ended, and where reading raised BreinError.
+    It is read in a thread of its own, not again within `every` seconds and never twice at once. None until
+    the first reading has ended, and where reading raised BreinError.
     """
 
     def __init__(

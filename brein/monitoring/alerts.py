@@ -63,7 +63,9 @@ class Alerts:
         """
         now = self._clock()
         changes = [
-            change for rule in self.rules if (change := self._look(rule, values.get(rule.metric), now)) is not None
+            change
+            for rule in self.rules
+            if (change := self._look(rule, values.get(rule.metric), now)) is not None
         ]
         self.history.extend(changes)
         return changes

@@ -1,4 +1,4 @@
-"""A folder with what Prometheus and Grafana need to watch the service: written once, from the metrics' definitions."""
+"""A folder with what Prometheus and Grafana need to watch the service, made from the metrics' definitions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def write(
 ) -> None:
     """Write `prometheus.yml`, `rules/` and `grafana/` into a new folder.
 
-    `targets` are the instances, host:port each; `prometheus` is where Grafana finds it; `key_file` holds the API
-    key, where they ask for one.
+    `targets` are the instances, host:port each; `prometheus` is where Grafana finds it; `key_file` holds the
+    API key, where they ask for one.
 
     Raises:
         ConfigError: the folder holds something already or cannot be written, or a target is no host:port.
@@ -48,7 +48,9 @@ def write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise ConfigError(f"{folder} is not empty, and nothing is overwritten; name a new folder, or empty it")
+            raise ConfigError(
+                f"{folder} is not empty, and nothing is overwritten; name a new folder, or empty it"
+            )
         for name, content in _files(folder.resolve(), targets, prometheus, key_file):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def write(
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m brein dashboard DIR [--target HOST:PORT …] [--key-file FILE] [--prometheus URL]`; the exit code.
+    """Run `python -m brein dashboard` with these arguments; the exit code.
 
     Raises:
         ConfigError: see `write`.
@@ -91,37 +93,50 @@ def _files(
     job: dict[str, Any] = {"job_name": JOB, "static_configs": [{"targets": list(targets)}]}
     if key_file is not None:
         job["authorization"] = {"type": "Bearer", "credentials_file": str(key_file.resolve())}
-    yield "prometheus.yml", _yaml(
-        {
-            "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": "15s"},
-            "rule_files": ["rules/*.yml"],
-            "scrape_configs": [job],
-        }
+    yield (
+        "prometheus.yml",
+        _yaml(
+            {
+                "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": "15s"},
+                "rule_files": ["rules/*.yml"],
+                "scrape_configs": [job],
+            }
+        ),
     )
     yield "rules/recording.yml", _yaml({"groups": [{"name": "brein-recording", "rules": recording_rules()}]})
     yield "rules/alerts.yml", _yaml({"groups": [{"name": "brein-alerts", "rules": alert_rules()}]})
-    yield "grafana/provisioning/datasources/brein.yml", _yaml(
-        {
-            "apiVersion": 1,
-            "datasources": [
-                {
-                    "name": "Brein",
-                    "uid": _DATASOURCE,
-                    "type": "prometheus",
-                    "access": "proxy",
-                    "url": prometheus,
-                    "jsonData": {"timeInterval": SCRAPE_INTERVAL},
-                }
-            ],
-        }
+    yield (
+        "grafana/provisioning/datasources/brein.yml",
+        _yaml(
+            {
+                "apiVersion": 1,
+                "datasources": [
+                    {
+                        "name": "Brein",
+                        "uid": _DATASOURCE,
+                        "type": "prometheus",
+                        "access": "proxy",
+                        "url": prometheus,
+                        "jsonData": {"timeInterval": SCRAPE_INTERVAL},
+                    }
+                ],
+            }
+        ),
     )
-    yield "grafana/provisioning/dashboards/brein.yml", _yaml(
-        {
-            "apiVersion": 1,
-            "providers": [
-                {"name": "Brein", "type": "file", "options": {"path": str(folder / "grafana" / "dashboards")}}
-            ],
-        }
+    yield (
+        "grafana/provisioning/dashboards/brein.yml",
+        _yaml(
+            {
+                "apiVersion": 1,
+                "providers": [
+                    {
+                        "name": "Brein",
+                        "type": "file",
+                        "options": {"path": str(folder / "grafana" / "dashboards")},
+                    }
+                ],
+            }
+        ),
     )
     yield "grafana/dashboards/brein.json", json.dumps(dashboard(), indent=2) + "\n"
 
@@ -150,9 +165,10 @@ def _rate(by: str, span: str, name: str, *matchers: str) -> str:
 
 
 def _buckets(by: str, span: str, chosen: str = "") -> str:
-    """Rates of the latency buckets; a query that failed took longer than any, so that failing makes none faster."""
+    """Rates of the latency buckets; a query that failed counts as slower than any."""
     within = _rate(by, span, _BUCKET, _ANSWERED, 'le!="+Inf"', chosen)
-    return f"{within} or {_rate(by, span, _BUCKET, _JUDGED, 'le="+Inf"', chosen)}"
+    beyond = _rate(by, span, _BUCKET, _JUDGED, 'le="+Inf"', chosen)
+    return f"{within} or {beyond}"
 
 
 def _failure_ratio(by: str, span: str, chosen: str = "") -> str:
@@ -173,7 +189,9 @@ def _search_hit_ratio(by: str, span: str) -> str:
 
 
 def _utilisation(by: str, span: str, chosen: str = "") -> str:
-    return f"{_rate(by, span, metrics.AGENT_BUSY.name, chosen)} / {_sum(by, metrics.AGENT_SLOTS.name, chosen)}"
+    return (
+        f"{_rate(by, span, metrics.AGENT_BUSY.name, chosen)} / {_sum(by, metrics.AGENT_SLOTS.name, chosen)}"
+    )
 
 
 # --- rules --------------------------------------------------------------------------------------------
@@ -208,7 +226,9 @@ def recording_rules() -> list[dict[str, Any]]:
 def alert_rules() -> list[dict[str, Any]]:
     """One rule for each KPI, and those that say why one is about to be missed."""
     return [
-        _alert("BreinDown", f'up{{job="{JOB}"}} == 0', "1m", "{{ $labels.instance }} does not answer", "critical"),
+        _alert(
+            "BreinDown", f'up{{job="{JOB}"}} == 0', "1m", "{{ $labels.instance }} does not answer", "critical"
+        ),
         *(_kpi_alert(target) for target in TARGETS),
         _alert(
             "BreinAgentRefuses",
@@ -227,19 +247,22 @@ def alert_rules() -> list[dict[str, Any]]:
 
 def _kpi_alert(target: Target) -> dict[str, Any]:
     beyond = f"{'>=' if target.within == 'below' else '<='} {target.bound:g}"
+    instances = "max by (job, instance)"
     expression = {
         "latency": f"{_RECORDED_P95} {beyond}",
         "errors": f"{_RECORDED_FAILURES} {beyond}",
         "hit_rate": f"{_RECORDED_HITS} {beyond}",
         # An instance knows whether more was asked for; its rate alone does not say.
-        "throughput": f'max by (job, instance) ({metrics.KPI_STATE.name}{{kpi="throughput", state="missed"}}) == 1',
-    }.get(target.name, f'max by (job, instance) ({metrics.KPI_VALUE.name}{{kpi="{target.name}"}}) {beyond}')
+        "throughput": f'{instances} ({metrics.KPI_STATE.name}{{kpi="throughput", state="missed"}}) == 1',
+    }.get(target.name, f'{instances} ({metrics.KPI_VALUE.name}{{kpi="{target.name}"}}) {beyond}')
     name = "Brein" + "".join(word.capitalize() for word in target.name.split("_")) + "Missed"
-    summary = f"{target.title} must be {target.within} {target.bound:g} {target.unit}; it is {{{{ $value | humanize }}}}"
-    return _alert(name, expression, "5m", f"{target.title} is missed" if "==" in expression else summary)
+    summary = f"{target.title} must be {target.within} {target.bound:g} {target.unit}"
+    return _alert(name, expression, "5m", summary)
 
 
-def _alert(name: str, expression: str, lasting: str, summary: str, severity: str = "warning") -> dict[str, Any]:
+def _alert(
+    name: str, expression: str, lasting: str, summary: str, severity: str = "warning"
+) -> dict[str, Any]:
     return {
         "alert": name,
         "expr": expression,
@@ -395,7 +418,9 @@ def _of_kpi(target: Target) -> _Panel:
     expression = f'{metrics.KPI_VALUE.name}{{kpi="{target.name}", {_CHOSEN}}}'
     queries = ((expression, "{{instance}}"),)
     unit = _GRAFANA_UNITS[target.unit]
-    return _Panel(target.title, unit, queries, "stat", 3, 4, target, f"{target.measured}. Empty while unknown.")
+    return _Panel(
+        target.title, unit, queries, "stat", 3, 4, target, f"{target.measured}. Empty while unknown."
+    )
 
 
 def _quantile(share: float) -> str:
@@ -420,9 +445,12 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
         (
             *(_of_kpi(target) for target in TARGETS),
             _Panel(
-                "Targets missed", "short",
+                "Targets missed",
+                "short",
                 ((_sum("kpi", metrics.KPI_STATE.name, 'state="missed"', _CHOSEN), "{{kpi}}"),),
-                width=24, height=5, description="Instances that miss a target.",
+                width=24,
+                height=5,
+                description="Instances that miss a target.",
             ),
         ),
     ),
@@ -430,27 +458,38 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
         "Queries",
         (
             _Panel(
-                "Latency", "s",
+                "Latency",
+                "s",
                 tuple((_quantile(share), f"p{100 * share:g}") for share in (0.5, 0.95, 0.99)),
-                target=_TARGETS["latency"], description="Failed queries count as the slowest.",
+                target=_TARGETS["latency"],
+                description="Failed queries count as the slowest.",
             ),
             _Panel(
-                "Latency, all answered queries", "s",
+                "Latency, all answered queries",
+                "s",
                 ((f'sum by (le) (increase({_BUCKET}{{outcome="answered", {_CHOSEN}}}[{_SPAN}]))', "{{le}}"),),
                 kind="heatmap",
             ),
             _Panel(
-                "Throughput", "reqps",
+                "Throughput",
+                "reqps",
                 ((_rate("kind", _SPAN, _COUNT, _ANSWERED, _CHOSEN), "{{kind}}"),),
-                target=_TARGETS["throughput"], description="Answered queries.",
+                target=_TARGETS["throughput"],
+                description="Answered queries.",
             ),
             _Panel(
-                "Errors", "percentunit", ((_failure_ratio("job", _SPAN, _CHOSEN), "{{job}}"),),
-                target=_TARGETS["errors"], description="Refused, timed out or failed, of these and the answered.",
+                "Errors",
+                "percentunit",
+                ((_failure_ratio("job", _SPAN, _CHOSEN), "{{job}}"),),
+                target=_TARGETS["errors"],
+                description="Refused, timed out or failed, of these and the answered.",
             ),
             _Panel("Requests", "reqps", (_speed(metrics.REQUESTS, "route, status"),)),
             _Panel(
-                "Documents", "short", (_now(metrics.DOCUMENTS, "instance"),), width=6,
+                "Documents",
+                "short",
+                (_now(metrics.DOCUMENTS, "instance"),),
+                width=6,
             ),
             _Panel("Ingestion", "ops", (_speed(metrics.INGESTED, "instance"),), width=6),
         ),
@@ -459,12 +498,21 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
         "Process",
         (
             _Panel(
-                "Memory", "bytes",
-                (_now(metrics.MEMORY, "instance"), (_sum("part", metrics.INDEX.name, _CHOSEN), "index: {{part}}")),
+                "Memory",
+                "bytes",
+                (
+                    _now(metrics.MEMORY, "instance"),
+                    (_sum("part", metrics.INDEX.name, _CHOSEN), "index: {{part}}"),
+                ),
             ),
             _Panel("CPU, cores in use", "short", (_speed(metrics.CPU, "instance"),)),
             _Panel(
-                "Disk", "Bps", (_speed(metrics.DISK_READ, "instance", "read"), _speed(metrics.DISK_WRITTEN, "instance", "written")),
+                "Disk",
+                "Bps",
+                (
+                    _speed(metrics.DISK_READ, "instance", "read"),
+                    _speed(metrics.DISK_WRITTEN, "instance", "written"),
+                ),
                 target=_TARGETS["disk"],
             ),
             _Panel("Connections", "short", (_now(metrics.CONNECTIONS, "instance"),)),
@@ -474,12 +522,20 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
         "Caches",
         (
             _Panel(
-                "Hit rate by level", "percentunit",
-                ((_hit_ratio("cache, level", _SPAN, _CHOSEN), "{{cache}} {{level}}"),), target=_TARGETS["hit_rate"],
+                "Hit rate by level",
+                "percentunit",
+                ((_hit_ratio("cache, level", _SPAN, _CHOSEN), "{{cache}} {{level}}"),),
+                target=_TARGETS["hit_rate"],
             ),
             _Panel(
-                "Hit rate since the start", "percentunit",
-                ((f"avg by (cache, level) ({metrics.CACHE_HIT_RATE.name}{{{_CHOSEN}}})", "{{cache}} {{level}}"),),
+                "Hit rate since the start",
+                "percentunit",
+                (
+                    (
+                        f"avg by (cache, level) ({metrics.CACHE_HIT_RATE.name}{{{_CHOSEN}}})",
+                        "{{cache}} {{level}}",
+                    ),
+                ),
                 kind="bargauge",
             ),
             _Panel("Size", "bytes", (_now(metrics.CACHE_SIZE, "cache, level"),)),
@@ -489,16 +545,27 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
     (
         "Agents",
         (
-            _Panel("Queues", "short", (_now(metrics.AGENT_QUEUE, "agent"),), description="Requests that wait for a slot."),
             _Panel(
-                "Utilisation", "percentunit", ((_utilisation("agent", _SPAN, _CHOSEN), "{{agent}}"),),
+                "Queues",
+                "short",
+                (_now(metrics.AGENT_QUEUE, "agent"),),
+                description="Requests that wait for a slot.",
+            ),
+            _Panel(
+                "Utilisation",
+                "percentunit",
+                ((_utilisation("agent", _SPAN, _CHOSEN), "{{agent}}"),),
                 description="Busy slot-seconds over all there were.",
             ),
             _Panel(
-                "Refused and out of time", "reqps",
-                (_speed(metrics.AGENT_REJECTED, "agent", "refused"), _speed(metrics.AGENT_TIMED_OUT, "agent", "out of time")),
+                "Refused and out of time",
+                "reqps",
+                (
+                    _speed(metrics.AGENT_REJECTED, "agent", "refused"),
+                    _speed(metrics.AGENT_TIMED_OUT, "agent", "out of time"),
+                ),
             ),
             _Panel("Admitted", "reqps", (_speed(metrics.AGENT_ADMITTED, "agent"),)),
         ),
     ),
-)  # fmt: skip
+)

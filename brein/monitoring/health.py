@@ -17,7 +17,7 @@ from brein.cache import CacheStats
 from brein.errors import BreinError
 from brein.metrics import KPI_STATE, KPI_TARGET, KPI_VALUE, Reading, disk_bytes
 from brein.monitoring.alerts import Direction, Rule
-from brein.monitoring.monitor import PerformanceMonitor, Statistics
+from brein.monitoring.monitor import NO_TAGS, PerformanceMonitor, Statistics, Tags
 
 State = Literal["met", "missed", "unknown"]
 STATES: tuple[State, ...] = ("met", "missed", "unknown")
@@ -104,12 +104,12 @@ class _Window:
         self._seconds = seconds
         self._now = monitor.clock()
 
-    def of(self, name: str, unanswered: int = 0, **tags: str) -> Statistics:
+    def of(self, name: str, tags: Tags = NO_TAGS, unanswered: int = 0) -> Statistics:
         return self._monitor.statistics(name, self._seconds, tags, unanswered)
 
-    def rate(self, name: str, **tags: str) -> float:
+    def rate(self, name: str) -> float:
         """Values a second."""
-        found = self.of(name, **tags)
+        found = self.of(name)
         span = self._now - found.since
         return found.count / span if span > 0 else 0.0
 
@@ -148,7 +148,7 @@ def _throughput(window: _Window) -> float:
 
 
 def _not_asked_for_more(window: _Window) -> str | None:
-    overloaded = sum(window.of(FAILED, outcome=outcome).count for outcome in OVERLOADED)
+    overloaded = sum(window.of(FAILED, {"outcome": outcome}).count for outcome in OVERLOADED)
     if overloaded or window.share(WAITING) >= 0.5:
         return None
     return "no more was asked for: nothing was refused or timed out, and requests seldom waited"
@@ -175,11 +175,13 @@ TARGETS = (
     ),
     Target(
         "memory", "Memory in use", "below", 0.90, "ratio",
-        "most in the window of the machine's memory that was not available", partial(_Window.largest, name=MEMORY),
+        "most in the window of the machine's memory that was not available",
+        partial(_Window.largest, name=MEMORY),
     ),
     Target(
         "disk", "Disk traffic", "below", 50e6, "bytes/s",
-        "mean of what this process had read and written", partial(_Window.mean, name=DISK, least=_LEAST_SECONDS),
+        "mean of what this process had read and written",
+        partial(_Window.mean, name=DISK, least=_LEAST_SECONDS),
     ),
     Target(
         "network", "Network latency", "below", 0.010, "seconds",
@@ -219,7 +221,9 @@ def readings(kpis: tuple[Kpi, ...]) -> Iterator[Reading]:
 def rules(lasting: float = 60.0) -> tuple[Rule, ...]:
     """A rule for each KPI, by its name, that fires once it was missed for so many seconds."""
     return tuple(
-        Rule(target.name, target.name, "above" if target.within == "below" else "below", target.bound, lasting)
+        Rule(
+            target.name, target.name, "above" if target.within == "below" else "below", target.bound, lasting
+        )
         for target in TARGETS
     )
 
@@ -228,8 +232,8 @@ class Sampler:
     """Reads the machine, the caches and the agents once for every `sample`, and has a monitor keep it.
 
     `probe` asks this instance whether it lives and returns when it has answered; one that raises OSError, or
-    takes longer, counts as `probe_timeout` seconds. `agents` and `caches` give the counts so far; None: there are
-    none. For one thread at a time.
+    takes longer, counts as `probe_timeout` seconds. `agents` and `caches` give the counts so far; None: there
+    are none. For one thread at a time.
     """
 
     def __init__(
@@ -238,6 +242,7 @@ class Sampler:
         agents: Callable[[], Mapping[str, AgentStats]] | None = None,
         caches: Callable[[], Mapping[str, Mapping[str, CacheStats]]] | None = None,
         probe: Callable[[], object] | None = None,
+        *,
         probe_timeout: float = 1.0,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -309,7 +314,9 @@ def memory_used() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def http_probe(host: str, port: int, path: str = "/health/live", timeout: float = 1.0) -> Callable[[], object]:
+def http_probe(
+    host: str, port: int, path: str = "/health/live", timeout: float = 1.0
+) -> Callable[[], object]:
     """A probe that opens a connection, asks for `path` and waits for the answer's end; raises OSError or
     HTTPException where there is none."""
 

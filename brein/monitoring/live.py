@@ -40,8 +40,8 @@ def policy() -> str:
 
 
 def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
-    """What the page shows, for JSON: figures over the window, totals as `/metrics` has them, and the points after
-    `since` (seconds since 1970). Takes as long as `Metrics.render`."""
+    """What the page shows, for JSON: figures over the window, totals as `/metrics` has them, and the points
+    after `since` (seconds since 1970). Takes as long as `Metrics.render`."""
     window = monitoring.config.window
     failed = monitoring.monitor.statistics(FAILED, window)
     answered = monitoring.monitor.statistics(LATENCY, window, unanswered=failed.count)
@@ -92,7 +92,8 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
         ],
         "kpis": [kpi_json(kpi) for kpi in monitoring.kpis()],
         "alerts": [
-            {**asdict(alert), "value": shown(alert.value)} for alert in tuple(monitoring.alerts.firing.values())
+            {**asdict(alert), "value": shown(alert.value)}
+            for alert in tuple(monitoring.alerts.firing.values())
         ],
         "anomalies": [asdict(alert) for alert in monitoring.monitor.alerts()[-5:]],
         "buckets": LATENCY_BUCKETS,

@@ -20,7 +20,7 @@ from brein.errors import DataError
 
 Tags = Mapping[str, str]
 Side = Literal["high", "low"]
-_NO_TAGS: Tags = MappingProxyType({})
+NO_TAGS: Tags = MappingProxyType({})
 
 
 def steady_time() -> Callable[[], float]:
@@ -56,22 +56,24 @@ class Statistics:
     p99: float | None
     min: float | None
     max: float | None
-    since: float  # the beginning of what was looked at: the window's, the monitor's, or what a full series still has
+    since: (
+        float  # when what was looked at begins: with the window, the monitor, or what a full series has left
+    )
 
 
 class PerformanceMonitor:
     """Keeps the last values of each metric and says what they are like.
 
-    A series is a metric with its tags. Each keeps its last `capacity` values, 16 bytes each; values of more than
-    `most_series` series are dropped and counted. `clock` gives seconds since 1970 and never goes back. Safe to
-    use from any thread.
+    A series is a metric with its tags. Each keeps its last `capacity` values, 16 bytes each; values of more
+    than `most_series` series are dropped and counted. `clock` gives seconds since 1970 and never goes back.
+    Safe to use from any thread.
 
-    `watched` says of which metrics which side is bad. A value of one of these that ranks among the worst `rate`
-    of the `trailing` values before it and itself gives an alert, whose threshold is the value it passed. Where
-    values are exchangeable, independent and of one distribution, say, whichever it is, a value is so with a
-    probability of floor(rate × (trailing + 1)) ÷ (trailing + 1), at most `rate`; equal values make it smaller (the
-    rank is uniform: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, section 2.2).
-    There are no alerts until `trailing` values are there.
+    `watched` says of which metrics which side is bad. A value of one of these that ranks among the worst
+    `rate` of itself and the `trailing` values of its series before it gives an alert, whose threshold is the
+    value it passed. Where values are exchangeable (independent and of one distribution, for one), whichever
+    the distribution is, the rank is uniform, and the probability of an alert floor(rate × (trailing + 1)) ÷
+    (trailing + 1), at most `rate`; equal values make it smaller (Vovk, Gammerman and Shafer, Algorithmic
+    Learning in a Random World, 2005, section 2.2). There are no alerts until `trailing` values are there.
     """
 
     def __init__(
@@ -88,8 +90,8 @@ class PerformanceMonitor:
         self._worst = math.floor(round(rate * (trailing + 1), 9))  # ranks that are an anomaly
         if not 0 < rate < 1 or self._worst < 1:
             raise DataError(
-                f"rate = {rate:g}, trailing = {trailing}: rate must be between 0 and 1, and trailing at least "
-                "1 ÷ rate - 1; raise trailing, or rate"
+                f"rate = {rate:g}, trailing = {trailing}: rate must be between 0 and 1, and "
+                "trailing at least 1 ÷ rate - 1; raise trailing, or rate"
             )
         self.clock = clock or steady_time()
         self.dropped = 0  # values without a place
@@ -101,7 +103,7 @@ class PerformanceMonitor:
         self._series: dict[tuple[str, tuple[tuple[str, str], ...]], _Series] = {}
         self._alerts: deque[Alert] = deque(maxlen=most_alerts)
 
-    def record(self, name: str, value: float, tags: Tags = _NO_TAGS) -> Alert | None:
+    def record(self, name: str, value: float, tags: Tags = NO_TAGS) -> Alert | None:
         """Keep a value of now; the alert it gives, if any.
 
         Raises:
@@ -126,13 +128,13 @@ class PerformanceMonitor:
             self._alerts.append(alert)
             return alert
 
-    def values(self, name: str, window: float, tags: Tags = _NO_TAGS) -> npt.NDArray[np.float64]:
+    def values(self, name: str, window: float, tags: Tags = NO_TAGS) -> npt.NDArray[np.float64]:
         """Times and values, float64 (n, 2), of the last `window` seconds, of all series that have `tags`, in
         order of time."""
         return self._look(name, window, tags)[0]
 
     def statistics(
-        self, name: str, window: float = 3600.0, tags: Tags = _NO_TAGS, unanswered: int = 0
+        self, name: str, window: float = 3600.0, tags: Tags = NO_TAGS, unanswered: int = 0
     ) -> Statistics:
         """What the values of the last `window` seconds are like, over all series that have `tags`.
 
@@ -179,7 +181,9 @@ class PerformanceMonitor:
         return rows[np.argsort(rows[:, 0], kind="stable")], since
 
 
-def percentile(ordered: Sequence[float] | npt.NDArray[np.float64], share: float, unanswered: int = 0) -> float | None:
+def percentile(
+    ordered: Sequence[float] | npt.NDArray[np.float64], share: float, unanswered: int = 0
+) -> float | None:
     """The smallest of ascending values that at least a `share` of all do not exceed; see `Statistics`."""
     count = len(ordered) + unanswered
     if count < (1 if share <= 0.5 else round(1 / (1 - share))):

@@ -55,8 +55,8 @@ class MonitoringConfig(Settings):
 class Point:
     """One sample of what the charts show; rates are of the time since the sample before.
 
-    Percentiles, seconds, are of the last 10 s, and `latencies` counts what was answered since the sample before by
-    `LATENCY_BUCKETS`, the last for what took longer than all of them.
+    Percentiles, seconds, are of the last 10 s. `latencies` counts what was answered since the sample before
+    by `LATENCY_BUCKETS`, the last for what took longer than all of them.
     """
 
     time: float
@@ -76,8 +76,8 @@ class Point:
 class Monitoring:
     """The metrics, statistics, KPIs and alerts of one process; `start` has it look once every interval.
 
-    `agents` gives the counts of its agents, `connections` how many are open, `probe` asks this instance whether it
-    lives. A context manager that starts and closes itself.
+    `agents` gives the counts of its agents, `connections` how many are open, `probe` asks this instance
+    whether it lives. A context manager that starts and closes itself.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Monitoring:
         agents: Callable[[], Mapping[str, AgentStats]] = dict,
         connections: Callable[[], int] = int,
         probe: Callable[[], object] | None = None,
+        *,
         config: MonitoringConfig | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -125,7 +126,9 @@ class Monitoring:
         """Look once: sample, judge, note a point."""
         self._sampler.sample()
         self._kpis = self._health.evaluate()
-        self.alerts.evaluate({kpi.target.name: None if kpi.state == "unknown" else kpi.value for kpi in self._kpis})
+        self.alerts.evaluate(
+            {kpi.target.name: None if kpi.state == "unknown" else kpi.value for kpi in self._kpis}
+        )
         try:
             counts = _Counts(self.monitor.clock(), self._agents(), self._caches())
         except BreinError:  # closed
@@ -165,7 +168,8 @@ class Monitoring:
     def _between(self, name: str, start: float, end: float) -> npt.NDArray[np.float64]:
         """Values after `start`, up to `end`."""
         rows = self.monitor.values(name, self.monitor.clock() - start + 1)
-        return rows[(rows[:, 0] > start) & (rows[:, 0] <= end), 1]
+        values: npt.NDArray[np.float64] = rows[(rows[:, 0] > start) & (rows[:, 0] <= end), 1]
+        return values
 
     def _point(self, before: _Counts, now: _Counts) -> Point:
         seconds = max(now.time - before.time, 1e-9)
@@ -188,7 +192,7 @@ class Monitoring:
             hit_rates=_hit_rates(before.caches, now.caches),
             queues={name: agent.waiting for name, agent in now.agents.items()},
             utilisation={
-                name: (agent.busy - before.agents[name].busy) / (agent.slots * seconds)
+                name: max(0.0, agent.busy - before.agents[name].busy) / (agent.slots * seconds)
                 for name, agent in now.agents.items()
                 if name in before.agents
             },

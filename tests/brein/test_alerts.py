@@ -33,7 +33,10 @@ def test_it_fires_after_its_time_and_is_resolved_at_once():
     assert run.at(61, latency=0.6) == []
     assert run.at(62, latency=0.1) == [("slow", "resolved")]
     assert run.alerts.firing == {}
-    assert [(change.state, change.alert.time) for change in run.alerts.history] == [("firing", 60), ("resolved", 62)]
+    assert [(change.state, change.alert.time) for change in run.alerts.history] == [
+        ("firing", 60),
+        ("resolved", 62),
+    ]
 
 
 def test_one_good_value_begins_the_time_anew():

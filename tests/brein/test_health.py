@@ -63,7 +63,7 @@ def test_of_nothing_nothing_is_known(window):
     ("kpi", "name", "good", "bad", "least"),
     [("cpu", CPU, 0.79, 0.81, 30), ("disk", DISK, 49e6, 51e6, 30), ("network", NETWORK, 0.009, 0.011, 10)],
 )
-def test_a_mean_is_judged_once_there_are_samples_enough(window, kpi, name, good, bad, least):
+def test_a_mean_is_judged_once_there_are_samples_enough(window, kpi, name, *, good, bad, least):
     window.holds(name, *[good] * (least - 1))
     assert (window.kpi(kpi).state, window.kpi(kpi).value) == ("unknown", None)
     assert f"{least - 1} samples, at least {least}" in window.kpi(kpi).reason
@@ -162,7 +162,10 @@ def test_every_kpi_has_one_state_among_the_metrics(window):
     counted = Metrics()
     counted.watch(lambda: health.readings(kpis))
     for kpi in kpis:
-        states = {state: value(counted, health.KPI_STATE, kpi=kpi.target.name, state=state) for state in health.STATES}
+        states = {
+            state: value(counted, health.KPI_STATE, kpi=kpi.target.name, state=state)
+            for state in health.STATES
+        }
         assert states == {state: float(state == kpi.state) for state in health.STATES}
         assert value(counted, health.KPI_TARGET, kpi=kpi.target.name) == kpi.target.bound
         assert value(counted, health.KPI_VALUE, kpi=kpi.target.name) == kpi.value
@@ -178,7 +181,7 @@ def test_each_kpi_has_a_rule_that_fires_where_it_is_missed():
 
 
 class Live(BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()

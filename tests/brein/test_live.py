@@ -1,4 +1,4 @@
-"""What the page shows is what /metrics says; the page itself asks for nothing from elsewhere and fits a phone."""
+"""What the page shows is what /metrics says; the page asks for nothing from elsewhere and fits a phone."""
 
 import asyncio
 import json
@@ -7,11 +7,13 @@ import re
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from brein import Document, Engine, EngineConfig
@@ -59,7 +61,8 @@ def asked_of(engine):
             await coordinator.ask("When does train 3 leave?")
             return coordinator.stats()
 
-    return asyncio.run(ask())
+    with ThreadPoolExecutor(1) as thread:  # the browser keeps an event loop in ours
+        return thread.submit(asyncio.run, ask()).result()
 
 
 def second(monitoring, clock, answered=(), failed=0):
@@ -78,7 +81,9 @@ def scraped(monitoring):
 
 
 def value(samples, name, **labels):
-    found = [sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()]
+    found = [
+        sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
+    ]
     return sum(found)
 
 
@@ -97,7 +102,11 @@ def test_the_snapshot_agrees_with_a_scrape(monitoring, engine, agents, clock):
     assert shown["process"]["connections"] == value(read, "brein_active_connections") == 4
     assert shown["process"]["memory"] == pytest.approx(value(read, "brein_memory_usage_bytes"), rel=0.1)
     levels = {(row["cache"], row["level"]): row for row in shown["caches"]}
-    assert levels["search", "l1"]["hit_rate"] == value(read, "brein_cache_hit_rate", cache="search", level="l1") > 0
+    assert (
+        levels["search", "l1"]["hit_rate"]
+        == value(read, "brein_cache_hit_rate", cache="search", level="l1")
+        > 0
+    )
     assert [row["agent"] for row in shown["agents"]] == ["hippocampus", "amygdala", "prefrontal_cortex"]
     for row in shown["agents"]:
         assert row["queue"] == value(read, "brein_agent_queue_length", agent=row["agent"])
@@ -162,14 +171,16 @@ def test_points_tell_levels_and_agents_of_their_interval(monitoring, engine, age
     assert monitoring.points[-1].hit_rates["search l1"] == 3 / 5  # the question looked up, too
     second(monitoring, clock)
     assert monitoring.points[-1].hit_rates == {}
-    assert monitoring.points[-1].utilisation == {name: 0 for name in agents}
+    assert monitoring.points[-1].utilisation == dict.fromkeys(agents, 0)
 
 
 def test_a_kpi_that_is_missed_for_long_is_an_alert(monitoring, clock):
     for _ in range(62):
         second(monitoring, clock, [0.5] * 30)
     alerts = live.snapshot(monitoring)["alerts"]
-    assert [(alert["metric"], alert["value"], alert["threshold"]) for alert in alerts] == [("latency", 0.5, 0.2)]
+    assert [(alert["metric"], alert["value"], alert["threshold"]) for alert in alerts] == [
+        ("latency", 0.5, 0.2)
+    ]
 
 
 def test_it_looks_by_itself_until_it_is_closed(engine):
@@ -195,7 +206,7 @@ def test_settings_out_of_bounds_are_refused():
 
 
 def test_the_page_asks_for_nothing_from_elsewhere():
-    page = live.page("/watch?a=1&b=\"2\"")
+    page = live.page('/watch?a=1&b="2"')
     assert 'content="/watch?a=1&amp;b=&quot;2&quot;"' in page
     outside = re.findall(r"(?:src|href)=\"([^\"]*)\"|url\(([^)]*)\)|@import|https?://[^\s\"]+", page)
     assert {found[0] for found in outside if any(found)} == {"data:,"}
@@ -209,8 +220,6 @@ def test_the_page_asks_for_nothing_from_elsewhere():
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
     path = shutil.which("chromium") or "/usr/bin/chromium"
     if not Path(path).exists():
         missing = "needs Chromium: apt-get install chromium"
@@ -228,7 +237,7 @@ def url(monitoring):
     """The page of `monitoring`, served as the service serves it."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             asked = urlsplit(self.path)
             if asked.path == "/dashboard":
                 kind, body = "text/html; charset=utf-8", live.page().encode()
@@ -256,7 +265,9 @@ def url(monitoring):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_shows_the_figures_and_fits(browser, url, monitoring, engine, agents, clock, width, scheme):
+def test_the_page_shows_the_figures_and_fits(
+    browser, url, *, monitoring, engine, agents, clock, width, scheme
+):
     agents |= asked_of(engine)
     for _ in range(60):
         second(monitoring, clock, [0.004] * 190 + [0.09] * 15, failed=0)
@@ -269,14 +280,25 @@ def test_the_page_shows_the_figures_and_fits(browser, url, monitoring, engine, a
     page.goto(url)
     page.wait_for_selector("#kpis .card")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    shown = dict(zip(page.locator("#kpis h3").all_text_contents(), page.locator("#kpis .value").all_text_contents(), strict=True))
+    shown = dict(
+        zip(
+            page.locator("#kpis h3").all_text_contents(),
+            page.locator("#kpis .value").all_text_contents(),
+            strict=True,
+        )
+    )
     assert shown["Query latency, p95"] == "90 ms"
     assert shown["Throughput"] == "205 /s"
     assert "✓ met" in page.locator("#kpis .card", has_text="Throughput").text_content()
     assert "12300" in page.locator("#facts").text_content().replace(",", "")
     assert page.locator("svg[role=img]").count() == 9
     for title in ("Latency", "Throughput", "Queues"):
-        assert page.locator("figure", has=page.get_by_role("heading", name=title, exact=True)).locator("path").count() > 0
+        assert (
+            page.locator("figure", has=page.get_by_role("heading", name=title, exact=True))
+            .locator("path")
+            .count()
+            > 0
+        )
     assert page.locator("figure rect").count() > 0
     assert said == []
     assert {request.split("?")[0] for request in asked} == {url, url + "/data"}
@@ -289,9 +311,9 @@ def test_the_page_updates_by_itself_and_says_when_it_has_no_answer(browser, url,
     second(monitoring, clock, [0.01] * 7)
     page = browser.new_page()
     page.goto(url)
-    page.wait_for_function("document.querySelector('#facts').textContent.includes('answered7')")
+    expect(page.locator("#facts")).to_contain_text("answered7")
     second(monitoring, clock, [0.01] * 11)
-    page.wait_for_function("document.querySelector('#facts').textContent.includes('answered18')", timeout=20_000)
+    expect(page.locator("#facts")).to_contain_text("answered18", timeout=20_000)
     page.route("**/data*", lambda route: route.abort())
-    page.wait_for_function("document.querySelector('#standing').textContent.startsWith('No figures')", timeout=20_000)
+    expect(page.locator("#standing")).to_contain_text("No figures", timeout=20_000)
     page.close()

@@ -1,4 +1,4 @@
-"""Windows say what they hold and no more; what is called an anomaly is as rare as stated where there is none."""
+"""Windows say what they hold and no more; false alarms are as rare as stated."""
 
 import math
 import threading
@@ -46,7 +46,10 @@ def test_nothing_recorded_is_no_error(monitor):
     assert (empty.count, empty.mean, empty.median, empty.p95, empty.max) == (0, None, None, None, None)
 
 
-@pytest.mark.parametrize(("count", "p95", "p99"), [(1, None, None), (19, None, None), (20, 19, None), (99, 95, None), (100, 95, 99)])
+@pytest.mark.parametrize(
+    ("count", "p95", "p99"),
+    [(1, None, None), (19, None, None), (20, 19, None), (99, 95, None), (100, 95, 99)],
+)
 def test_a_percentile_is_there_with_the_samples_to_carry_it(monitor, count, p95, p99):
     for value in range(1, count + 1):
         monitor.record("latency", value)
@@ -110,7 +113,7 @@ def test_a_window_begins_no_earlier_than_the_monitor(monitor, clock):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_refused(monitor, value):
-    with pytest.raises(DataError, match="latency = .*must be a finite number"):
+    with pytest.raises(DataError, match=r"latency = .*must be a finite number"):
         monitor.record("latency", value)
 
 
@@ -152,7 +155,7 @@ def test_the_false_alarm_rate_is_as_stated_whatever_the_distribution(distributio
     for value in DISTRIBUTIONS[distribution](np.random.default_rng(1), count + trailing):
         monitor.record("latency", value)
     alarms = len(monitor.alerts())
-    # About 400; the binomial's standard deviation is 20, and neighbours share most of what they are told from.
+    # About 400, with a standard deviation of about 20: alarms hardly depend on each other.
     assert alarms == pytest.approx(rate * count, rel=0.2)
 
 
