@@ -151,7 +151,7 @@ def _not_asked_for_more(window: _Window) -> str | None:
     overloaded = sum(window.of(FAILED, {"outcome": outcome}).count for outcome in OVERLOADED)
     if overloaded or window.share(WAITING) >= 0.5:
         return None
-    return "no more was asked for: nothing was refused or timed out, and requests seldom waited"
+    return "no more was asked for: nothing refused or late, little waiting"
 
 
 def _errors(window: _Window) -> float:

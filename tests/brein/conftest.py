@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -28,10 +30,11 @@ def queries():
 
 
 def _program(name):
-    path = shutil.which(name)
+    beside = Path(sys.executable).parent  # where `make tools` puts it
+    path = shutil.which(name, path=f"{beside}:{os.environ['PATH']}")
     if path is None:
         if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"needs {name}: apt-get install prometheus")
+            pytest.fail(f"needs {name}: make tools")
         pytest.skip(f"needs {name}")
     return path
 
