@@ -103,9 +103,13 @@ class _Window:
         self._monitor = monitor
         self._seconds = seconds
         self._now = monitor.clock()
+        self._found: dict[tuple[object, ...], Statistics] = {}  # several KPIs ask the same
 
     def of(self, name: str, tags: Tags = NO_TAGS, unanswered: int = 0) -> Statistics:
-        return self._monitor.statistics(name, self._seconds, tags, unanswered)
+        asked = name, *tags.items(), unanswered
+        if asked not in self._found:
+            self._found[asked] = self._monitor.statistics(name, self._seconds, tags, unanswered)
+        return self._found[asked]
 
     def rate(self, name: str) -> float:
         """Values a second."""

@@ -176,9 +176,11 @@ class PerformanceMonitor:
         for rows in found:
             if len(rows) == self._capacity:  # older ones were overwritten
                 since = max(since, float(rows[0, 0]))
-        rows = np.concatenate(found) if found else np.empty((0, 2))
-        rows = rows[rows[:, 0] > start]
-        return rows[np.argsort(rows[:, 0], kind="stable")], since
+        recent = [rows[np.searchsorted(rows[:, 0], start, "right") :] for rows in found]
+        rows = np.concatenate(recent) if recent else np.empty((0, 2))
+        if len(recent) > 1:
+            rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        return rows, since
 
 
 def percentile(
@@ -211,7 +213,10 @@ class _Series:
 
     def rows(self) -> npt.NDArray[np.float64]:
         """A copy, the oldest first."""
-        return np.roll(np.array([self._times, self._values]).T, -self._next, axis=0)
+        times, values = (
+            np.concatenate([ring[self._next :], ring[: self._next]]) for ring in (self._times, self._values)
+        )
+        return np.stack([times, values], axis=1)
 
 
 class _Ranks:
