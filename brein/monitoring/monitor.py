@@ -173,10 +173,10 @@ class PerformanceMonitor:
                 for (named, tagged), series in self._series.items()
                 if named == name and wanted <= set(tagged)
             ]
-        for rows in found:
-            if len(rows) == self._capacity:  # older ones were overwritten
-                since = max(since, float(rows[0, 0]))
-        recent = [rows[np.searchsorted(rows[:, 0], start, "right") :] for rows in found]
+        full = [float(rows[0, 0]) for rows in found if len(rows) == self._capacity]  # older ones are gone
+        since = max([since, *full])
+        side: Literal["left", "right"] = "left" if since > start else "right"
+        recent = [rows[np.searchsorted(rows[:, 0], since, side) :] for rows in found]
         rows = np.concatenate(recent) if recent else np.empty((0, 2))
         if len(recent) > 1:
             rows = rows[np.argsort(rows[:, 0], kind="stable")]

@@ -298,6 +298,11 @@ def answered(client, expression):
     return [float(result["value"][1]) for result in reply.json()["data"]["result"]]
 
 
+def healths(client):
+    groups = client.get("/api/v1/rules").json()["data"]["groups"]
+    return {rule["health"] for group in groups for rule in group["rules"]}
+
+
 @pytest.mark.slow
 def test_a_real_prometheus_has_data_for_every_panel_and_every_rule(scraping):
     client, folder = scraping
@@ -313,7 +318,8 @@ def test_a_real_prometheus_has_data_for_every_panel_and_every_rule(scraping):
         time.sleep(0.5)
         missing = {expression for expression in missing if not answered(client, expression)}
     assert missing == set()
-    groups = client.get("/api/v1/rules").json()["data"]["groups"]
-    assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
-    assert answered(client, "job:brein_query_failures:ratio_rate5m")[0] == pytest.approx(0.01, rel=0.5)
+    while "unknown" in (health := healths(client)) and time.monotonic() < deadline:  # not evaluated yet
+        time.sleep(0.1)
+    assert health == {"ok"}
+    assert 0 < answered(client, "job:brein_query_failures:ratio_rate5m")[0] < 0.1
     assert answered(client, 'up{job="brein"}') == [1]
