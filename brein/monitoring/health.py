@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -220,6 +220,31 @@ def readings(kpis: tuple[Kpi, ...]) -> Iterator[Reading]:
             yield KPI_VALUE, (name,), kpi.value
         for state in STATES:
             yield KPI_STATE, (name, state), float(kpi.state == state)
+
+
+def report(kpis: tuple[Kpi, ...]) -> dict[str, Any]:
+    """The KPIs for JSON: `state` is missed where any is, else met where all are, else unknown.
+
+    A value that is infinite, or not known, is null.
+    """
+    states = {kpi.state for kpi in kpis}
+    return {
+        "state": "missed" if "missed" in states else "met" if states == {"met"} else "unknown",
+        "kpis": [
+            {
+                "name": kpi.target.name,
+                "title": kpi.target.title,
+                "state": kpi.state,
+                "value": shown(kpi.value),
+                "within": kpi.target.within,
+                "bound": kpi.target.bound,
+                "unit": kpi.target.unit,
+                "measured": kpi.target.measured,
+                "reason": kpi.reason,
+            }
+            for kpi in kpis
+        ],
+    }
 
 
 def rules(lasting: float = 60.0) -> tuple[Rule, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from brein import metrics
 from brein.metrics import LATENCY_BUCKETS, Definition
-from brein.monitoring.health import FAILED, LATENCY, Kpi, shown
+from brein.monitoring.health import FAILED, LATENCY, report, shown
 from brein.monitoring.service import Monitoring
 
 _TEMPLATE = Path(__file__).with_name("live.html")
@@ -90,7 +90,7 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
             }
             for labels in scraped.labels(metrics.AGENT_SLOTS)
         ],
-        "kpis": [kpi_json(kpi) for kpi in monitoring.kpis()],
+        "kpis": report(monitoring.kpis())["kpis"],
         "alerts": [
             {**asdict(alert), "value": shown(alert.value)}
             for alert in tuple(monitoring.alerts.firing.values())
@@ -98,22 +98,6 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
         "anomalies": [asdict(alert) for alert in monitoring.monitor.alerts()[-5:]],
         "buckets": LATENCY_BUCKETS,
         "points": [asdict(point) for point in tuple(monitoring.points) if point.time > since],
-    }
-
-
-def kpi_json(kpi: Kpi) -> dict[str, Any]:
-    """A KPI for JSON; a value that is infinite, or not known, is null."""
-    target = kpi.target
-    return {
-        "name": target.name,
-        "title": target.title,
-        "state": kpi.state,
-        "value": shown(kpi.value),
-        "within": target.within,
-        "bound": target.bound,
-        "unit": target.unit,
-        "measured": target.measured,
-        "reason": kpi.reason,
     }
 
 

@@ -1,5 +1,6 @@
 """The KPIs are met, missed or unknown for the reasons that are stated; what they are read from is real."""
 
+import json
 import math
 import os
 import socket
@@ -169,6 +170,22 @@ def test_every_kpi_has_one_state_among_the_metrics(window):
         assert states == {state: float(state == kpi.state) for state in health.STATES}
         assert value(counted, health.KPI_TARGET, kpi=kpi.target.name) == kpi.target.bound
         assert value(counted, health.KPI_VALUE, kpi=kpi.target.name) == kpi.value
+
+
+def test_the_report_is_as_bad_as_the_worst_kpi(window):
+    assert health.report(Health(window.monitor).evaluate())["state"] == "unknown"
+    window.holds(FAILED, *[1.0] * 20)
+    report = health.report(Health(window.monitor).evaluate())
+    assert report["state"] == "missed"
+    latency = next(kpi for kpi in report["kpis"] if kpi["name"] == "latency")
+    assert (latency["state"], latency["value"], latency["bound"]) == (
+        "missed",
+        None,
+        0.2,
+    )  # no query was answered
+    met = tuple(health.Kpi(target, "met", target.bound) for target in TARGETS)
+    assert health.report(met)["state"] == "met"
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
 def test_each_kpi_has_a_rule_that_fires_where_it_is_missed():

@@ -19,6 +19,7 @@ from brein.errors import (
     StorageError,
 )
 from brein.metrics import DEFINITIONS, Latest, Metrics, agent_readings, engine_readings, outcome_of
+from brein.monitoring import Monitoring
 
 CONFIG = EngineConfig.model_validate({"embedding": {"kind": "hashing"}, "index": {"kind": "IndexFlat"}})
 
@@ -28,6 +29,20 @@ def engine():
     with Engine.open(CONFIG) as engine:
         engine.ingest([Document(f"d{n}", f"The train number {n} leaves.") for n in range(30)])
         yield engine
+
+
+@pytest.fixture
+def watched(engine):
+    """The metrics of a process in which everything has happened."""
+    engine.search("a train")
+    agents = agents_of_one()
+    monitoring = Monitoring(engine, lambda: agents, lambda: 3)
+    monitoring.query("search", "answered", 0.01)
+    monitoring.sample()
+    monitoring.metrics.request("/v1/search", 200)
+    monitoring.metrics.error(StorageError("gone"))
+    monitoring.metrics.ingested(30)
+    return monitoring.metrics
 
 
 def agents_of_one():
@@ -75,17 +90,8 @@ def test_the_guides_names_are_there_and_every_name_follows_the_conventions():
         assert definition.help.endswith(".")
 
 
-def test_all_that_is_rendered_is_defined_with_that_type_and_those_labels(engine):
-    engine.search("a train")
-    counted = Metrics()
-    counted.watch(engine_readings(engine))
-    agents = agents_of_one()
-    counted.watch(lambda: agent_readings(agents))
-    counted.query("search", "answered", 0.01)
-    counted.request("/v1/search", 200)
-    counted.error(StorageError("gone"))
-    counted.ingested(30)
-    text, content_type = counted.render()
+def test_all_that_is_rendered_is_defined_with_that_type_and_those_labels(watched):
+    text, content_type = watched.render()
     assert content_type.startswith("text/plain; version=0.0.4")
     seen = set()
     for family in parse(text.decode()):
@@ -97,8 +103,7 @@ def test_all_that_is_rendered_is_defined_with_that_type_and_those_labels(engine)
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == set(definition.labels)
         seen.add(name)
-    given_by_others = {name for name in DEFINITIONS if name.startswith(("brein_kpi", "brein_active"))}
-    assert seen == set(DEFINITIONS) - given_by_others
+    assert seen == set(DEFINITIONS)
 
 
 def test_openmetrics_is_given_where_it_is_asked_for():
@@ -226,15 +231,8 @@ def test_the_latest_value_is_not_read_again_before_its_time():
 
 
 @pytest.mark.slow
-def test_promtool_finds_nothing_to_say(engine, promtool):
-    engine.search("a train")
-    counted = Metrics()
-    counted.watch(engine_readings(engine))
-    agents = agents_of_one()
-    counted.watch(lambda: agent_readings(agents))
-    counted.request("/v1/search", 200)
-    counted.error(StorageError("gone"))
-    text, _ = counted.render()
+def test_promtool_finds_nothing_to_say(watched, promtool):
+    text, _ = watched.render()
     said = subprocess.run(
         [promtool, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False
     )

@@ -104,6 +104,31 @@ def test_memory_is_bounded_and_the_window_says_where_it_begins(clock):
     assert monitor.statistics("other 2").count == 0
 
 
+def test_a_window_of_several_series_begins_where_all_of_them_are_whole(clock):
+    monitor = PerformanceMonitor(capacity=10, clock=clock)
+    for value in range(25):
+        monitor.record("latency", value, {"kind": "search"})
+        if value % 5 == 0:
+            monitor.record("latency", 100 + value, {"kind": "ask"})
+        clock.now += 1
+    found = monitor.statistics("latency", 3600)
+    assert found.since == 1015
+    assert monitor.values("latency", 3600)[:, 1].tolist() == [
+        15,
+        115,
+        16,
+        17,
+        18,
+        19,
+        20,
+        120,
+        21,
+        22,
+        23,
+        24,
+    ]
+
+
 def test_a_window_begins_no_earlier_than_the_monitor(monitor, clock):
     clock.now += 5
     assert monitor.statistics("latency", 60).since == 1000
