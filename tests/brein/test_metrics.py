@@ -207,6 +207,25 @@ def test_an_error_says_what_became_of_a_query(error, outcome):
     assert outcome_of(error) == outcome
 
 
+def test_a_scrape_does_not_wait_for_an_engine_that_is_ingesting(engine):
+    counted, holds, scraped = Metrics(), threading.Event(), threading.Event()
+    counted.watch(engine_readings(engine))
+    assert value(counted, metrics.DOCUMENTS) == 30
+
+    def ingest():
+        with engine._reading():  # as it has it to itself then
+            holds.set()
+            scraped.wait(20)
+
+    thread = threading.Thread(target=ingest)
+    thread.start()
+    holds.wait(20)
+    assert value(counted, metrics.DOCUMENTS) == 30  # the last known
+    assert thread.is_alive()
+    scraped.set()
+    thread.join()
+
+
 def test_the_latest_value_of_what_is_locked_is_there_at_once():
     gate, values = threading.Event(), iter([7, 8])
 
