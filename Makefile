@@ -21,13 +21,18 @@ lint: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The report's tests drive a real browser, the durability tests make system calls fail. Where this cannot
-# install what they need, they say so.
-tools:
+# Tests drive a real browser, make system calls fail, and have a real Prometheus scrape. Where this cannot
+# get what they need, they say so. Prometheus is unpacked, since Debian's package, installed, starts a server.
+tools: $(VENV)/.tested
 	@{ command -v chromium && command -v strace; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get && \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 		--no-install-recommends chromium strace; } >/dev/null || \
 		echo "Chromium or strace is absent: tests that need it are skipped, or fail in CI"
+	@{ command -v prometheus || command -v $(BIN)/prometheus; } >/dev/null || { cd $(VENV) && \
+		{ [ "$$(id -u)" != 0 ] || apt-get update -qq; } && apt-get download -qq prometheus && \
+		dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 -C bin ./usr/bin/prometheus \
+		./usr/bin/promtool && rm prometheus_*.deb; } >/dev/null 2>&1 || \
+		echo "Prometheus is absent: tests that need it are skipped, or fail in CI"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -303,6 +303,11 @@ class Engine:
         with self._reading():
             self._documents.backup(folder)
 
+    def index_bytes(self) -> dict[str, int]:
+        """Bytes the index holds in main memory, by part: codes, links, ids, …; empty while there is none."""
+        with self._reading():
+            return self._index.resident()
+
     def cache_stats(self) -> dict[str, dict[str, CacheStats]]:
         """Counts of each cache, by its name and its level's."""
         return self._caches.stats()

@@ -101,6 +101,10 @@ class KeptIndex:
             self._index.retune(config)
         self.config = config
 
+    def resident(self) -> dict[str, int]:
+        """Bytes it holds in main memory, by part; empty where it has to be built first."""
+        return {} if self._index is None else self._index.footprint().resident
+
     def drop(self) -> None:
         """Forget the index; the next to need it builds it from the documents."""
         self._index = None
