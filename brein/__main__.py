@@ -9,7 +9,11 @@ from typing import NoReturn
 
 from brein.errors import BreinError, ConfigError
 
-COMMANDS = {"serve": "brein.server.serve"}  # modules with SUMMARY, add_arguments and run, loaded when called
+COMMANDS = {  # modules with SUMMARY, add_arguments and run, loaded when called
+    "serve": "brein.server.serve",
+    "balance": "brein.scaling.proxy",
+    "dashboard": "brein.monitoring.dashboards",
+}
 
 _INTRODUCTION = """usage: python -m brein COMMAND [ARGUMENTS]
 

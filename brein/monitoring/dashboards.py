@@ -16,6 +16,7 @@ from brein.errors import ConfigError
 from brein.files import write_whole
 from brein.monitoring import grafana, rules
 
+SUMMARY = "write a Prometheus configuration with its rules, and a Grafana dashboard"
 DEFAULT_TARGETS = ("127.0.0.1:8080",)
 SCRAPE_INTERVAL = "5s"
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
@@ -53,16 +54,8 @@ def write(
         raise ConfigError(f"{folder} cannot be written: {error.strerror}; name another folder") from None
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `python -m brein dashboard` with these arguments; the exit code.
-
-    Raises:
-        ConfigError: see `write`.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m brein dashboard",
-        description="Write a Prometheus configuration with its rules, and a Grafana dashboard.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="a new or empty folder")
     parser.add_argument(
         "--target", action="append", metavar="HOST:PORT",
@@ -72,11 +65,19 @@ def main(argv: Sequence[str]) -> int:
         "--prometheus", default="http://127.0.0.1:9090", metavar="URL", help="where Grafana finds Prometheus"
     )
     parser.add_argument("--key-file", type=Path, metavar="FILE", help="holds the API key of the instances")
-    given = parser.parse_args(argv)
-    write(given.folder, given.target or DEFAULT_TARGETS, given.prometheus, given.key_file)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the folder, and say how to use it.
+
+    Raises:
+        ConfigError: see `write`.
+    """
+    folder: Path = arguments.folder
+    write(folder, arguments.target or DEFAULT_TARGETS, arguments.prometheus, arguments.key_file)
     sys.stderr.write(
-        f"prometheus --config.file={given.folder}/prometheus.yml --web.listen-address=127.0.0.1:9090\n"
-        f"GF_PATHS_PROVISIONING={given.folder.resolve()}/grafana/provisioning grafana server\n"
+        f"prometheus --config.file={folder}/prometheus.yml --web.listen-address=127.0.0.1:9090\n"
+        f"GF_PATHS_PROVISIONING={folder.resolve()}/grafana/provisioning grafana server\n"
     )
     return 0
 

@@ -241,13 +241,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="JSON, settings of the balancer")
 
 
-def main(argv: list[str]) -> int:
-    """`run` with the command's own arguments."""
-    parser = argparse.ArgumentParser(prog="python -m brein balance", description=SUMMARY)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Balance on loopback until SIGTERM or SIGINT; 0 once what was under way has ended.
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 import brein
 from brein.records import Document
-from brein.server import problems, schema
+from brein.server import problems, schema, watch
 from brein.server.config import ServerConfig
 from brein.server.guard import LEAST_TIMEOUT, MOST_TIMEOUT
 from brein.server.problems import Problem, RefusedError
@@ -63,6 +63,7 @@ class App(FastAPI):
         self.router.route_class = JsonRoute
         _add_memory(self, service, config)
         _add_health(self, service)
+        watch.add_to(self, service)
 
         self._exact = {
             (method, route.path): route
@@ -110,7 +111,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
     @app.post("/v1/search", response_model=schema.Found, responses=_problems(*_BODY))
     async def search(asked: Question) -> Response:
         """Find the documents that answer a text best."""
-        retrieval = await service.coordinator.search(asked.query, asked.k, asked.conditions)
+        retrieval = await service.search(asked.query, asked.k, asked.conditions)
         return _reply(
             schema.Found.model_construct(
                 hits=retrieval.hits, strategy=retrieval.strategy, degraded=retrieval.degraded
@@ -120,7 +121,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
     @app.post("/v1/ask", response_model=schema.Answered, responses=_problems(*_BODY, 502))
     async def ask(asked: Question) -> Response:
         """Answer a question from the documents that answer it best."""
-        response = await service.coordinator.ask(asked.query, asked.k, asked.conditions)
+        response = await service.ask(asked.query, asked.k, asked.conditions)
         return _reply(
             schema.Answered.model_construct(
                 text=response.answer.text,
@@ -139,7 +140,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
         batch = [Document(each.id, each.text, each.metadata) for each in asked.documents]
         if len({document.id for document in batch}) < len(batch):
             raise RefusedError(409, "an id is given twice in the batch; ids are unique")
-        await service.coordinator.ingest(batch)
+        await service.ingest(batch)
         return _reply(schema.Ingested(ingested=len(batch)))
 
     @app.get("/v1/documents/{id:path}", response_model=schema.Stored, responses=found)

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from brein.config import EngineConfig, read_guide_profile
 from brein.errors import ConfigError, first_line
+from brein.monitoring import MonitoringConfig
 from brein.settings import Settings
 from brein.texts import shown
 
@@ -77,6 +78,7 @@ class ServiceConfig(Settings):
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
+    monitoring: MonitoringConfig = Field(default_factory=MonitoringConfig)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Reading:
 def read(file: Path | None, overrides: Sequence[str] = ()) -> Reading:
     """Read the configuration: a JSON or YAML file, then overrides such as `server.port=8081`, values in YAML.
 
-    The file is an object with `engine` and `server`, or one of the performance guide's JSON profiles.
+    The file is an object with `engine`, `server` and `monitoring`, or one of the performance guide's JSON
+    profiles.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is not one there can be.
@@ -119,7 +122,9 @@ def _read_file(file: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"--config {file}: holds {shown(tree)}; give an object with engine and server")
+        raise ConfigError(
+            f"--config {file}: holds {shown(tree)}; give an object with engine, server and monitoring"
+        )
     return tree
 
 

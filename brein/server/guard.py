@@ -26,15 +26,21 @@ _log = log.logger()
 
 class Guard:
     """An ASGI application around another. `key` None: none is asked for, and browsers are kept out by name.
+    `answered` is told each request's route and status.
 
     Plain ASGI and no task of its own: a search that is cached takes little longer than this may.
     """
 
     def __init__(
-        self, app: ASGIApp, key: bytes | None, clock: Callable[[], float] = time.perf_counter
+        self,
+        app: ASGIApp,
+        key: bytes | None,
+        answered: Callable[[str | None, int], None],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._app = app
         self._key = key
+        self._answered = answered
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,10 +71,12 @@ class Guard:
         finally:
             if connection is not None:
                 connection.task = None
+            route = getattr(scope.get("route"), "path_format", None)
+            self._answered(route, status)
             _log.info(
                 "request",
                 method=scope["method"],
-                route=getattr(scope.get("route"), "path_format", None),
+                route=route,
                 status=status,
                 seconds=round(self._clock() - started, 6),
             )

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from brein.errors import ConfigError, first_line
+from brein.monitoring import http_probe
 from brein.server import config, log
 from brein.server.app import App
 from brein.server.config import Reading, ServerConfig
@@ -80,11 +81,13 @@ def _listening(server: ServerConfig) -> Iterator[socket.socket]:
 
 
 async def _serve(reading: Reading, key: bytes | None, listening: socket.socket) -> None:
-    service, settings = Service(reading.config.engine), reading.config.server
+    service = Service(reading.config.engine, reading.config.monitoring)
+    settings = reading.config.server
     http = make_server(service, settings, key)
     for name, value in reading.inert.items():
         _log.warning("inert setting", setting=name, value=value, reason="the chosen index does not have it")
     host, port = listening.getsockname()[:2]
+    service.probe = http_probe(_reached(host), port)
     with _stopped_by_signals(service, http, settings.notice):
         serving = asyncio.create_task(http.serve(sockets=[listening]))
         opening = asyncio.create_task(_open(service))
@@ -117,11 +120,12 @@ class _Server(uvicorn.Server):
 def make_server(service: Service, settings: ServerConfig, key: bytes | None) -> uvicorn.Server:
     """The HTTP server of a service, which does not touch signals."""
     connections = Connections(settings.max_connections, settings.read_timeout)
+    service.connections = lambda: connections.open
     app = App(service, settings, secured=key is not None)
     app.state.connections = connections
     return _Server(
         uvicorn.Config(
-            Guard(app, key),
+            Guard(app, key, service.answered),
             http=connections.protocol,  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
@@ -135,6 +139,11 @@ def make_server(service: Service, settings: ServerConfig, key: bytes | None) -> 
             timeout_graceful_shutdown=settings.drain,  # type: ignore[arg-type]
         )
     )
+
+
+def _reached(host: str) -> str:
+    """An address by which this machine reaches what is bound to `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  nothing is bound here
 
 
 @contextmanager

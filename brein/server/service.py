@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from brein.agents import Coordinator
+from brein.agents import Coordinator, Response
 from brein.config import EngineConfig
 from brein.engine import Engine
-from brein.records import Answer, Emotion
+from brein.metrics import Kind, outcome_of
+from brein.monitoring import Monitoring, MonitoringConfig
+from brein.records import Answer, Document, Emotion, Retrieval
 from brein.server.problems import RefusedError
+from brein.storage import Where
 
 
 class Service:
-    """Opens the engine beside the event loop, and closes it. `draining`: it was told to stop."""
+    """Opens the engine beside the event loop, watches it, and closes it. `draining`: it was told to stop.
 
-    def __init__(self, config: EngineConfig) -> None:
+    `connections` says how many are open, `probe` asks over the network whether this lives.
+    """
+
+    def __init__(self, config: EngineConfig, watched: MonitoringConfig | None = None) -> None:
         self.draining = False
         self.engine: Engine | None = None
+        self.monitoring: Monitoring | None = None
+        self.connections: Callable[[], int] = int
+        self.probe: Callable[[], object] | None = None
         self._config = config
+        self._watched = watched
         self._coordinator: Coordinator[Emotion, Answer] | None = None
         self._opening: str | None = "the engine is being opened"
 
@@ -42,12 +55,55 @@ class Service:
         self.engine = await asyncio.to_thread(Engine.open, self._config)
         self._opening = "the engine warms up"
         await asyncio.to_thread(self.engine.warm_up)
-        self._coordinator = self.engine.coordinator()
+        self._coordinator = coordinator = self.engine.coordinator()
+        self.monitoring = Monitoring(
+            self.engine, coordinator.stats, self.connections, self.probe, self._watched
+        )
+        self.monitoring.start()
         self._opening = None
 
     async def close(self) -> None:
         """Let the agents end what they have begun, then close the engine."""
+        if self.monitoring is not None:
+            await asyncio.to_thread(self.monitoring.close)
         if self._coordinator is not None:
             await self._coordinator.close()
         if self.engine is not None:
             await asyncio.to_thread(self.engine.close)
+
+    # --- what is asked, and counted ------------------------------------------------------------------
+
+    async def search(self, query: str, k: int, where: Where | None) -> Retrieval:
+        """As `Coordinator.search`."""
+        with self._counted("search"):
+            return await self.coordinator.search(query, k, where)
+
+    async def ask(self, query: str, k: int, where: Where | None) -> Response[Emotion, Answer]:
+        """As `Coordinator.ask`."""
+        with self._counted("ask"):
+            return await self.coordinator.ask(query, k, where)
+
+    async def ingest(self, documents: Sequence[Document]) -> None:
+        """As `Coordinator.ingest`."""
+        await self.coordinator.ingest(documents)
+        if self.monitoring is not None:
+            self.monitoring.metrics.ingested(len(documents))
+
+    def answered(self, route: str | None, status: int) -> None:
+        """Count a request; no route where it found none."""
+        if self.monitoring is not None:
+            self.monitoring.metrics.request(route or "none", status)
+
+    @contextmanager
+    def _counted(self, kind: Kind) -> Iterator[None]:
+        started, failed = time.perf_counter(), None
+        try:
+            yield
+        except BaseException as error:
+            failed = error
+            if self.monitoring is not None and isinstance(error, Exception):
+                self.monitoring.metrics.error(error)
+            raise
+        finally:
+            if self.monitoring is not None:
+                self.monitoring.query(kind, outcome_of(failed), time.perf_counter() - started)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from brein import Document, Engine, EngineConfig
+from brein.__main__ import main
 from brein.errors import AgentTimeoutError, ConfigError
 from brein.metrics import DEFINITIONS
 from brein.monitoring import TARGETS, Monitoring, MonitoringConfig, dashboards, http_probe
@@ -142,9 +143,8 @@ def test_a_target_that_is_no_address_is_refused_and_nothing_written(tmp_path, ta
 
 
 def test_the_command_writes_and_says_how_to_go_on(tmp_path, capsys):
-    assert (
-        dashboards.main([str(tmp_path / "watch"), "--target", "127.0.0.1:1", "--target", "127.0.0.1:2"]) == 0
-    )
+    targets = ["--target", "127.0.0.1:1", "--target", "127.0.0.1:2"]
+    assert main(["dashboard", str(tmp_path / "watch"), *targets]) == 0
     scraped = yaml.safe_load((tmp_path / "watch/prometheus.yml").read_text())["scrape_configs"][0]
     assert scraped["static_configs"] == [{"targets": ["127.0.0.1:1", "127.0.0.1:2"]}]
     assert f"--config.file={tmp_path}/watch/prometheus.yml" in capsys.readouterr().err
