@@ -69,7 +69,7 @@ class App(FastAPI):
             (method, route.path): route
             for route in self.routes
             if isinstance(route, JsonRoute) and not route.param_convertors
-            for method in route.methods
+            for method in route.methods or ()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

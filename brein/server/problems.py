@@ -106,6 +106,15 @@ def of_error(error: BreinError | RefusedError, request_id: str) -> Response:
     """The answer to a request that failed with `error`."""
     if isinstance(error, RefusedError):
         return answer(error.status, str(error), request_id, error.headers, error.mistakes)
-    status, is_told = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), (500, False))
-    detail = str(error) if is_told else f"{HTTPStatus(status).description}; the service's log says more"
+    status, is_for_client = _meaning(error)
+    detail = str(error) if is_for_client else f"{HTTPStatus(status).description}; the service's log says more"
     return answer(status, detail, request_id)
+
+
+def is_told(error: BreinError | RefusedError) -> bool:
+    """Whether the answer says what went wrong; where it does not, the log is to."""
+    return isinstance(error, RefusedError) or _meaning(error)[1]
+
+
+def _meaning(error: BreinError) -> tuple[int, bool]:
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), (500, False))

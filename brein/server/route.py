@@ -36,8 +36,8 @@ class JsonRoute(APIRoute):
                 response = await endpoint(*arguments)
             except (RefusedError, BreinError) as error:
                 response = problems.of_error(error, scope["state"]["request_id"])
-                if response.status_code >= 500:
-                    _log.warning("request failed", error=f"{type(error).__name__}: {error}")
+                if not problems.is_told(error):
+                    _log.exception("request failed")
             await response(scope, receive, send)
 
         self.app = serve

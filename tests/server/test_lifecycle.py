@@ -108,6 +108,7 @@ def test_every_line_of_the_log_is_json_and_a_request_has_its_own(start, client):
     assert 0 < line["seconds"] < LIMIT
     client.get(f"{url}/nowhere")
     assert process.until("request")["route"] is None
+    assert [line["event"] for line in process.lines].count("request") == 2
     process.process.send_signal(signal.SIGTERM)
     assert process.end() == 0
 

@@ -1,6 +1,7 @@
 """The key, names of other machines, and what errors do not tell."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from brein.errors import GenerationError, StorageError
 
@@ -78,7 +79,11 @@ def test_an_error_of_the_service_tells_only_its_request(running, monkeypatch, er
 
     with running() as server, server.client() as client:
         monkeypatch.setattr(server.service.engine._pipeline, "retrieve", fail)
-        response = client.post("/v1/search", json={"query": "violin"}, headers={"X-Request-ID": "abc"})
+        with capture_logs() as lines:
+            response = client.post("/v1/search", json={"query": "violin"}, headers={"X-Request-ID": "abc"})
+            client.get("/health/live")  # so that the line of the request before is there
+        assert [line["log_level"] for line in lines[:2]] == ["error", "info"]
+        assert lines[0]["exc_info"] is True
         assert response.status_code == response.json()["status"] == status
         assert "secret" not in response.text
         assert "Traceback" not in response.text
