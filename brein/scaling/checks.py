@@ -8,11 +8,12 @@ import math
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from brein import metrics
 from brein.errors import InstanceError, first_line
 from brein.scaling.instance import Instance
 
 _READY, _METRICS = "/health/ready", "/metrics"
-_MEMORY, _CPU = "brein_memory_usage_bytes", "brein_cpu_seconds_total"
+_MEMORY, _CPU = metrics.MEMORY.name, metrics.CPU.name
 
 
 async def check(instance: Instance, client: httpx2.AsyncClient, key: str | None, timeout: float) -> None:

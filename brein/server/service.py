@@ -57,7 +57,7 @@ class Service:
         await asyncio.to_thread(self.engine.warm_up)
         self._coordinator = coordinator = self.engine.coordinator()
         self.monitoring = Monitoring(
-            self.engine, coordinator.stats, self.connections, self.probe, self._watched
+            self.engine, coordinator.stats, self.connections, self.probe, config=self._watched
         )
         self.monitoring.start()
         self._opening = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
-from brein.monitoring import Monitoring, live
+from brein.monitoring import Monitoring, health, live
 from brein.server import problems
 from brein.server.service import Service
 
@@ -20,26 +21,21 @@ Show = Callable[[Monitoring, Request], Response]
 def add_to(app: Starlette, service: Service) -> None:
     """Add the routes; what they show is made in a thread, since it takes milliseconds."""
 
-    def route(path: str, show: Show) -> None:
+    def add(path: str, show: Show) -> None:
         async def endpoint(request: Request) -> Response:
+            request.scope["route"] = route  # for the log
             if service.monitoring is None:
                 request_id = str(request.scope["state"]["request_id"])
                 return problems.answer(503, f"{service.obstacle}; ask again later", request_id)
             return await asyncio.to_thread(show, service.monitoring, request)
 
-        app.add_route(path, _named(endpoint, path), methods=["GET"], include_in_schema=False)
+        route = Route(path, endpoint, methods=["GET"], include_in_schema=False)
+        app.router.routes.append(route)
 
-    route("/metrics", _metrics)
-    route("/health/kpi", _kpis)
-    route("/dashboard", _page)
-    route("/dashboard/data", _snapshot)
-
-
-def _named(
-    endpoint: Callable[[Request], Awaitable[Response]], path: str
-) -> Callable[[Request], Awaitable[Response]]:
-    endpoint.__name__ = path.strip("/").replace("/", "_")
-    return endpoint
+    add("/metrics", _metrics)
+    add("/health/kpi", _kpis)
+    add("/dashboard", _page)
+    add("/dashboard/data", _snapshot)
 
 
 def _metrics(monitoring: Monitoring, request: Request) -> Response:
@@ -48,10 +44,7 @@ def _metrics(monitoring: Monitoring, request: Request) -> Response:
 
 
 def _kpis(monitoring: Monitoring, request: Request) -> Response:
-    kpis = monitoring.kpis()
-    states = {kpi.state for kpi in kpis}
-    state = "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
-    return _json({"state": state, "kpis": [live.kpi_json(kpi) for kpi in kpis]})
+    return _json(health.report(monitoring.kpis()))
 
 
 def _page(monitoring: Monitoring, request: Request) -> Response:
