@@ -183,6 +183,18 @@ def test_a_kpi_that_is_missed_for_long_is_an_alert(monitoring, clock):
     ]
 
 
+def test_a_second_out_of_the_ordinary_is_an_anomaly(engine, clock):
+    config = MonitoringConfig(anomaly_rate=0.05, anomaly_trailing=19)
+    monitoring = Monitoring(engine, config=config, clock=clock)
+    for turn in range(21):
+        second(monitoring, clock, [0.01 + turn % 5 / 1000] * 3 + [1.0])
+    assert live.snapshot(monitoring)["anomalies"] == []
+    second(monitoring, clock, [0.1] * 4)
+    (anomaly,) = live.snapshot(monitoring)["anomalies"]
+    assert (anomaly["metric"], anomaly["value"]) == ("query.latency.median", pytest.approx(0.1))
+    assert anomaly["threshold"] == pytest.approx(0.014)
+
+
 def test_it_looks_by_itself_until_it_is_closed(engine):
     with Monitoring(engine, config=MonitoringConfig(interval=0.05)) as monitoring:
         deadline = time.monotonic() + 20
