@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from brein.monitoring import Monitoring, health, live
 from brein.server import problems
+from brein.server.guard import LIVE_PAGE
 from brein.server.service import Service
 
 Show = Callable[[Monitoring, Request], Response]
@@ -34,7 +35,7 @@ def add_to(app: Starlette, service: Service) -> None:
 
     add("/metrics", _metrics)
     add("/health/kpi", _kpis)
-    add("/dashboard", _page)
+    add(LIVE_PAGE, _page)
     add("/dashboard/data", _snapshot)
 
 

@@ -86,8 +86,8 @@ class Counting(HashingEmbedder):
 
 
 def test_a_batch_is_embedded_in_one_call_and_what_is_no_text_fails_alone():
-    async def scenario(agent, texts):
-        async with agent:
+    async def scenario(texts):
+        async with open_amygdala(amygdala, config) as agent:
             return await asyncio.gather(*map(agent.submit, texts), return_exceptions=True)
 
     embedder = Counting()
@@ -96,7 +96,7 @@ def test_a_batch_is_embedded_in_one_call_and_what_is_no_text_fails_alone():
     del embedder.calls[:]
     config = AgentConfig(max_concurrent=1, queue_size=4, timeout=60.0, batch_size=4)
     texts = ["first", "I love this!", " ", "How late is it?", None]
-    outcomes = asyncio.run(scenario(open_amygdala(amygdala, config), texts))
+    outcomes = asyncio.run(scenario(texts))
     assert [type(outcome) for outcome in outcomes] == [Emotion, Emotion, DataError, Emotion, DataError]
     assert outcomes[1] == alone
     assert embedder.calls == [1, 2]

@@ -88,9 +88,10 @@ def test_what_is_not_open_yet_shows_nothing(running):
     asyncio.run(service.close())
 
 
-def test_a_key_is_asked_for_where_figures_are_shown_but_not_for_health(running):
+def test_a_key_is_asked_for_where_figures_are_shown_but_not_for_health_and_the_page(running):
     with running(key=b"secret") as server, server.client() as client:
-        for path in ("/metrics", "/dashboard", "/dashboard/data"):
+        for path in ("/metrics", "/dashboard/data"):
             assert client.get(path).status_code == 401
             assert client.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
-        assert client.get("/health/kpi").status_code == 200
+        for path in ("/health/kpi", "/dashboard"):  # the page asks for the key to get its figures with
+            assert client.get(path).status_code == 200
