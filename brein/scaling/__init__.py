@@ -1,0 +1,1 @@
+"""Beyond one process: index shards on several machines."""
