@@ -67,8 +67,8 @@ class ClusterError(BreinError):
 class ShardsMissingError(ClusterError):
     """Some shards of the index did not answer a search.
 
-    `missing` has the number of each, from 0, and why; `found` is what the others found, best first: pairs of id
-    and score, or hits, as the call that raises this says.
+    `missing` has the number of each, from 0, and why; `found` is what the others found, best first: pairs of
+    id and score, or hits, as the call that raises this says.
     """
 
     def __init__(self, missing: Mapping[int, str], found: Sequence[Any]) -> None:

@@ -113,7 +113,7 @@ class Retrieval:
 
     @property
     def missing(self) -> dict[int, str]:
-        """Which shards of the index took no part, by number, and why; where there are any the hits are partial."""
+        """Which shards of the index took no part, by number, and why; with any, the hits are partial."""
         return {number: reason for stage in self.stages for number, reason in stage.missing.items()}
 
 

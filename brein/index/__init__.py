@@ -120,7 +120,9 @@ def saved_order(folder: Path, tag: str) -> list[str]:
     """
     facts, source = snapshot.read(folder)
     if facts["tag"] != tag:
-        raise StorageError(f"the index in {folder} belongs to {facts['tag']!r}, asked for {tag!r}; rebuild it")
+        raise StorageError(
+            f"the index in {folder} belongs to {facts['tag']!r}, asked for {tag!r}; rebuild it"
+        )
     parts = source / "order.json"
     ids = json.loads((parts if parts.exists() else source / "ids.json").read_bytes())
     return [id_ for id_ in ids if id_ is not None]

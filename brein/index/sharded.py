@@ -181,9 +181,7 @@ class ShardedIndex(Index):
         return [one.result() for one in working]
 
 
-def merged(
-    parts: Sequence[Neighbours], orders: Sequence[LabelArray], k: int, metric: Metric
-) -> Neighbours:
+def merged(parts: Sequence[Neighbours], orders: Sequence[LabelArray], k: int, metric: Metric) -> Neighbours:
     """The `k` best of all parts, in the metric's own direction, equal scores in the order they were added.
 
     `parts` are of the same queries and the same width, at least one. `orders`, int64 of the shape of their

@@ -67,7 +67,7 @@ class Found(NamedTuple):
 
 
 class ShardHealth(NamedTuple):
-    """One shard: the node that answered for it just now, or the problem; replicas that run, and that should."""
+    """One shard: the node that answered for it just now, or the problem; replicas that run, and should."""
 
     shard: int
     node: str | None
@@ -119,7 +119,9 @@ class ClusterEngine(Engine):
             ConfigError: these are parameters of the index, or as `Engine.retune`.
         """
         if not isinstance(config, RetrievalConfig):
-            raise ConfigError(f"index = {config}: shards that are served keep their parameters; serve them anew")
+            raise ConfigError(
+                f"index = {config}: shards that are served keep their parameters; serve them anew"
+            )
         super().retune(config)
 
     def health(self) -> list[ShardHealth]:
@@ -136,8 +138,7 @@ class ClusterEngine(Engine):
         planned = plan(documents, self.config.index, self._folder)
         if not planned.is_built:
             build(documents, planned, path / "index")
-        name = f"brein-{documents.identity}"
-        self._cluster = ShardCluster(scaling, planned, name, documents.dimension)
+        self._cluster = ShardCluster(scaling, planned, documents.identity, documents.dimension)
         opened.callback(self._cluster.close)
         self._cluster.start()
         planned.sweep()
@@ -191,16 +192,17 @@ class _Replica:
 
 
 class ShardCluster:
-    """The shards of a plan that is built, served under names that begin with `name`, for vectors of `dimension`.
+    """The shards of a plan that is built, for vectors of `dimension`; `owner` says whose they are.
 
     Safe to use from several threads. Ray is joined, and stays so until `close`.
     """
 
-    def __init__(self, config: ScalingConfig, planned: Plan, name: str, dimension: int) -> None:
+    def __init__(self, config: ScalingConfig, planned: Plan, owner: str, dimension: int) -> None:
         self._config = config
         self._plan = planned
-        self._names = [f"{name}-{number}" for number in range(planned.shards)]
-        self._prefix = f"{name}-"
+        # With the generation: a replica of another one is never asked.
+        self._prefix = f"brein-{owner}-"
+        self._names = [f"{self._prefix}{planned.folder.name}-{number}" for number in range(planned.shards)]
         self._dimension = dimension
         self._handles: list[Any] = []
         self._serve_is_ours = False
@@ -210,7 +212,7 @@ class ShardCluster:
         self._thread.start()
 
     def start(self) -> None:
-        """Have every shard served; what an earlier process left under these names is replaced.
+        """Have every shard served; what an earlier process left of this owner's is ended.
 
         Raises:
             ClusterError: a shard does not answer within `start_timeout`.
@@ -241,13 +243,14 @@ class ShardCluster:
             for number, name in enumerate(self._names)
         ]
         self._handles = serve.run_many(targets, wait_for_applications_running=False)
-        _, silent = self._ask({n: () for n in range(len(self._names))}, "node", self._config.start_timeout)
+        _, silent = self._ask(dict.fromkeys(range(len(self._names)), ()), "node", self._config.start_timeout)
         if silent:
-            shown = {number: self._problem(number) or reason for number, reason in silent.items()}
+            number, reason = next(iter(silent.items()))
+            status = self._status()[number]
+            problem = (status and _first_line(status.message)) or reason
             raise ClusterError(
-                f"scaling.start_timeout = {self._config.start_timeout:g} s: "
-                f"{'; '.join(f'shard {n}: {reason}' for n, reason in shown.items())}; see that the nodes have the "
-                "cores, the memory and the files"
+                f"scaling.start_timeout = {self._config.start_timeout:g} s: {len(silent)} shards are silent; "
+                f"shard {number}: {problem}; see that the nodes have the cores, the memory and the files"
             )
 
     def search(self, queries: FloatArray, k: int, among: Collection[str] | None = None) -> Found:
@@ -275,9 +278,13 @@ class ShardCluster:
     def health(self) -> list[ShardHealth]:
         """Each shard, asked now."""
         numbers = range(len(self._names))
-        nodes, silent = self._ask({n: () for n in numbers}, "node", self._config.timeout)
+        nodes, silent = self._ask(dict.fromkeys(numbers, ()), "node", self._config.timeout)
+        running = {
+            number: 0 if status is None else int(status.replica_states.get("RUNNING", 0))
+            for number, status in self._status().items()
+        }
         wanted = self._config.replicas
-        return [ShardHealth(n, nodes.get(n), silent.get(n), self._running(n), wanted) for n in numbers]
+        return [ShardHealth(n, nodes.get(n), silent.get(n), running[n], wanted) for n in numbers]
 
     def close(self) -> None:
         """End the shards, and Ray Serve where it was started for them. Closing twice does nothing."""
@@ -355,19 +362,15 @@ class ShardCluster:
         except (RayError, RayServeException) as error:
             return _Silence(_last_line(error))
 
-    def _running(self, number: int) -> int:
-        status = self._status(number)
-        return 0 if status is None else int(status.replica_states.get("RUNNING", 0))
-
-    def _problem(self, number: int) -> str:
-        status = self._status(number)
-        return "" if status is None else _first_line_of(status.message)
-
-    def _status(self, number: int) -> Any:
+    def _status(self) -> dict[int, Any]:
+        """What Ray Serve's controller says of each shard's deployment; None where it knows none."""
         from ray import serve
 
-        application = serve.status().applications.get(self._names[number])
-        return None if application is None else application.deployments.get("shard")
+        applications = serve.status().applications
+        return {
+            number: applications[name].deployments.get("shard") if name in applications else None
+            for number, name in enumerate(self._names)
+        }
 
 
 class _Silence(NamedTuple):
@@ -442,5 +445,5 @@ def _last_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()[-1:]), "") or type(error).__name__
 
 
-def _first_line_of(text: str) -> str:
+def _first_line(text: str) -> str:
     return next(iter(text.strip().splitlines()), "")

@@ -61,8 +61,8 @@ def joined(address: str | None, cores: float, patience: float) -> Iterator[None]
     A connection that is there already is used, and left. Leaving the `with` block ends what it started.
 
     Raises:
-        ClusterError: no cluster answers in `patience` seconds; or Ray was imported before `require`, and would
-            listen beyond loopback.
+        ClusterError: no cluster answers in `patience` seconds; or Ray was imported before `require`, and
+            would listen beyond loopback.
     """
     import ray
 
@@ -71,8 +71,8 @@ def joined(address: str | None, cores: float, patience: float) -> Iterator[None]
         return
     if address is not None and (reason := silence(address, patience)):
         raise ClusterError(
-            f"scaling.address = {address!r}: the Ray cluster cannot be joined: {reason}; see that `ray start` was "
-            "run on this machine, too, or take null to start Ray for this process alone"
+            f"scaling.address = {address!r}: the Ray cluster cannot be joined: {reason}; see that "
+            "`ray start` was run on this machine, too, or take null to start Ray for this process alone"
         )
     with _own_signals():
         if address is None:

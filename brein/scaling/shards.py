@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one shard found: neighbours, and int64 of the shape of their scores, for `index.sharded.merged`."""
+    """What one shard found: neighbours, and their order, int64 of the shape of the scores, for `merged`."""
 
     neighbours: Neighbours
     order: LabelArray

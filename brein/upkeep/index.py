@@ -181,7 +181,7 @@ class KeptIndex:
 
 
 def fitting(config: IndexConfig, count: int) -> IndexConfig:
-    """`config`, or that of the exact index which stands in while `count` vectors are too few for it to train."""
+    """`config`, or that of the exact index which stands in while `count` vectors are too few to train it."""
     if count >= config.training_minimum[0]:
         return config
     return FlatConfig(metric=config.metric)

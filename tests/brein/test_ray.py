@@ -1,4 +1,4 @@
-"""An index in shards on a real Ray cluster, two nodes on this machine: answers are whole, or say what is missing."""
+"""An index in shards on a real Ray cluster, two nodes of this machine: whole answers, or what is missing."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def engine_folder(tmp_path_factory, vectors):
             f"text of document {row}: {words[row % 5]} {words[row // 5 % 5]}",
             {"lang": "fr" if row % 3 else "en", "row": row},
         )
-        for row in np.random.default_rng(3).permutation(COUNT)
+        for row in np.random.default_rng(3).permutation(COUNT).tolist()
     ]
     with Engine.open(config(folder)) as engine:
         engine.ingest(documents, rows)

@@ -89,7 +89,9 @@ def test_flat_shards_find_what_one_index_finds_equal_scores_in_its_order(tmp_pat
     ids=lambda index: index.kind,
 )
 @pytest.mark.parametrize("metric", METRICS)
-def test_approximate_shards_find_what_an_index_in_as_many_shards_finds(tmp_path, index, metric, vectors, queries):
+def test_approximate_shards_find_what_an_index_in_as_many_shards_finds(
+    tmp_path, index, metric, vectors, queries
+):
     index = index.model_copy(update={"metric": metric})
     folder = filled(tmp_path / "engine", FlatConfig(metric=metric), vectors)
     sharded = config(folder, index.model_copy(update={"shards": SHARDS}))
@@ -102,7 +104,7 @@ def test_approximate_shards_find_what_an_index_in_as_many_shards_finds(tmp_path,
 @pytest.mark.parametrize("metric", METRICS)
 @given(lost=st.sets(st.integers(0, SHARDS - 1), max_size=SHARDS - 1), k=st.integers(1, 500), data=st.data())
 def test_without_some_shards_exactly_their_documents_are_missing(whole, metric, lost, k, data):
-    folder, shards, vectors = whole[metric]
+    shards, vectors = whole[metric]
     query = vectors[data.draw(st.integers(0, COUNT - 1))]
     among = data.draw(st.none() | st.sets(st.integers(0, COUNT + 50), min_size=1, max_size=30))
     allowed = None if among is None else [f"document {row}" for row in among]
@@ -120,7 +122,7 @@ def whole(tmp_path_factory, vectors):
         flat = FlatConfig(metric=metric)
         filled(folder / "engine", flat, vectors)
         _, shards = served(folder / "engine", flat, folder / "shards")
-        made[metric] = folder, shards, vectors
+        made[metric] = shards, vectors
     return made
 
 
