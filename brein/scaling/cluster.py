@@ -180,6 +180,7 @@ class _Replica:
     """A shard in a process that Ray Serve starts; it searches for one caller at a time."""
 
     def __init__(self, planned: Plan, number: int) -> None:
+        _listen_on_the_node_alone()
         self._shard = Shard(planned, number)
 
     async def search(self, queries: FloatArray, k: int, among: Sequence[str] | None) -> Part:
@@ -431,6 +432,20 @@ def _nodes() -> int:
     import ray
 
     return sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
+
+
+def _listen_on_the_node_alone() -> None:
+    """Have the replica in this process listen at the address that the rest of Ray has on its node.
+
+    Ray Serve would have it listen on every interface, and it unpickles what comes. Where Ray has changed,
+    this fails, and the replica does not start.
+    """
+    import ray
+    from ray.serve._private import replica
+
+    bind, here = replica.add_port_to_grpc_server, ray.util.get_node_ip_address()
+    host = f"[{here}]" if ":" in here else here
+    replica.add_port_to_grpc_server = lambda server, address: bind(server, address.replace("[::]", host))
 
 
 async def _cancel_all() -> None:

@@ -273,7 +273,7 @@ with ClusterEngine.open(config({folder!r}), ScalingConfig(kind="ray", shards=2, 
     me = psutil.Process()
     started = me.children(recursive=True)
     listening = {{
-        connection.laddr.ip
+        connection.laddr.ip.removeprefix("::ffff:")  # as IPv6 writes the same
         for process in (me, *started)
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
