@@ -37,6 +37,7 @@ from brein.sharding import shard_of
 from brein.storage import DocumentStore, Where
 
 _PAUSE = 0.02  # seconds before a shard is asked again whose replica was lost on the way
+_PATIENCE = 60.0  # seconds a cluster may take to answer at all
 _QUEUED = 256  # requests that wait for a replica of a shard; more are refused
 
 
@@ -134,7 +135,7 @@ class ClusterEngine(Engine):
         if documents.dimension is None or path is None:
             raise ConfigError(f"path = {path}: there are no documents to serve; ingest some first")
         cores = scaling.shards * scaling.replicas * scaling.cores
-        opened.enter_context(joined(scaling.address, cores, scaling.start_timeout))
+        opened.enter_context(joined(scaling.address, cores, min(scaling.start_timeout, _PATIENCE)))
         planned = plan(documents, self.config.index, self._folder)
         if not planned.is_built:
             build(documents, planned, path / "index")
@@ -225,7 +226,7 @@ class ShardCluster:
         if self._serve_is_ours:
             serve.start(proxy_location="Disabled")  # nothing of it listens for HTTP
         for left in serve.status().applications:
-            if left.startswith(self._prefix) and left not in self._names:
+            if left.startswith(self._prefix):
                 serve.delete(left)
         shard = serve.deployment(
             _Replica,

@@ -258,17 +258,56 @@ def test_a_lost_replica_costs_no_answer_where_there_is_another_and_closing_leave
         ray.shutdown()
 
 
+LEFT = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_ray import config
+from brein.scaling.cluster import ClusterEngine, ScalingConfig
+
+shards = ScalingConfig(kind="ray", address={address!r}, shards=3)
+engine = ClusterEngine.open(config(Path({folder!r})), shards)
+print("serves", flush=True)
+os._exit(1)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_crashed_process_left_serving_is_ended_by_the_next(nodes, engine_folder, expected, queries):
+    import ray
+    from ray import serve
+
+    program = LEFT.format(tests=str(Path(__file__).parent), folder=str(engine_folder), address=nodes.address)
+    crashed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert crashed.returncode == 1, crashed.stderr
+    assert "serves" in crashed.stdout.splitlines()  # Ray may say something there, too
+    assert len(replicas_of(0)) == 1
+    ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        with ClusterEngine.open(config(engine_folder), scaling(nodes)) as engine:
+            assert len(serve.status().applications) == SHARDS  # there are cores for no more
+            assert ranking(engine.search(queries[0], COUNT)) == expected["vectors"][0]
+        assert serve.status().applications == {}
+        serve.shutdown()
+    finally:
+        ray.shutdown()
+
+
 ALONE = """
 import json, signal, sys
 import numpy as np, psutil
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_ray import COUNT, config, ranking
 from brein.scaling.cluster import ClusterEngine, ScalingConfig
 
-mine = signal.signal(signal.SIGTERM, lambda *_: None)
+signal.signal(signal.SIGTERM, lambda *_: None)
 mine = signal.getsignal(signal.SIGTERM)
 queries = np.load({queries!r})
-with ClusterEngine.open(config({folder!r}), ScalingConfig(kind="ray", shards=2, timeout=10.0)) as engine:
+shards = ScalingConfig(kind="ray", shards=2, timeout=10.0)
+with ClusterEngine.open(config(Path({folder!r})), shards) as engine:
     found = [ranking(engine.search(query, COUNT)) for query in queries]
     me = psutil.Process()
     started = me.children(recursive=True)
@@ -293,10 +332,10 @@ def test_without_an_address_ray_is_started_on_loopback_and_ends_with_the_engine(
 ):
     np.save(tmp_path / "queries.npy", queries)
     program = ALONE.format(
-        tests=str(Path(__file__).parent), queries=str(tmp_path / "queries.npy"), folder=engine_folder
+        tests=str(Path(__file__).parent), queries=str(tmp_path / "queries.npy"), folder=str(engine_folder)
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program.replace("PosixPath", "__import__('pathlib').PosixPath")],
+        [sys.executable, "-c", program],
         env={**os.environ, **SETTINGS},
         capture_output=True,
         text=True,
