@@ -150,7 +150,10 @@ class Load:
 def test_a_cluster_answers_as_one_process_and_a_lost_node_is_named_until_another_takes_its_place(
     nodes, engine_folder, expected, queries
 ):
+    terminated = signal.getsignal(signal.SIGTERM)
     with ClusterEngine.open(config(engine_folder), scaling(nodes)) as engine:
+        assert signal.getsignal(signal.SIGTERM) is terminated  # Ray has put a handler of its own there
+
         # Whole, and the same as in one process.
         for query, everything, french in zip(queries, expected["vectors"], expected["filtered"], strict=True):
             assert ranking(engine.search(query, COUNT)) == everything
@@ -297,6 +300,7 @@ def test_what_a_crashed_process_left_serving_is_ended_by_the_next(nodes, engine_
 
 ALONE = """
 import json, signal, sys
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np, psutil
 from pathlib import Path
 sys.path.insert(0, {tests!r})
@@ -307,7 +311,9 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 mine = signal.getsignal(signal.SIGTERM)
 queries = np.load({queries!r})
 shards = ScalingConfig(kind="ray", shards=2, timeout=10.0)
-with ClusterEngine.open(config(Path({folder!r})), shards) as engine:
+with ThreadPoolExecutor(1) as aside:  # as a service opens it
+    opening = aside.submit(ClusterEngine.open, config(Path({folder!r})), shards)
+with opening.result() as engine:
     found = [ranking(engine.search(query, COUNT)) for query in queries]
     me = psutil.Process()
     started = me.children(recursive=True)
