@@ -13,8 +13,6 @@ import json
 import logging
 import os
 import secrets
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from bench import machine, record, trial
 from bench.config import TrialConfig
 from bench.errors import MeasurementError, UsageError
 from bench.trial import Cell, Ended, Kept, Plan, Task
+from brein.scaling.join import silence
 
 # --- on a node -------------------------------------------------------------------------------------
 
@@ -137,7 +136,7 @@ def connect(address: str | None, folders: Sequence[Path], patience: float = 60.0
     try:
         import ray
     except ImportError:
-        raise UsageError("launcher.place = ray needs ray (pip install 'brein-lab[cluster]')") from None
+        raise UsageError("launcher.place = ray needs ray (pip install 'brein-lab[ray]')") from None
 
     _check_answers(address, patience)
     ray.init(address or "auto", log_to_driver=False, logging_level=logging.ERROR)
@@ -153,21 +152,9 @@ def connect(address: str | None, folders: Sequence[Path], patience: float = 60.0
 
 
 def _check_answers(address: str | None, patience: float) -> None:
-    """In a process of its own: where no cluster answers, Ray tries for minutes and cannot be stopped."""
-    join = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
-    try:
-        subprocess.run(
-            [sys.executable, "-c", join, address or "auto"],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=patience,
-        )
+    reason = silence(address or "auto", patience)
+    if reason is None:
         return
-    except subprocess.TimeoutExpired:
-        reason = f"no answer in {patience:g} s"
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.strip().splitlines()[-1]
     where = f"the Ray cluster at {address} (launcher.address)" if address else "a Ray cluster"
     raise UsageError(
         f"{where} cannot be joined: {reason}; see that `ray start` was run on this machine, too, or take "

@@ -36,6 +36,7 @@ from brein.errors import (
     DataError,
     MemoryLimitError,
     ModelError,
+    ShardsMissingError,
     StorageError,
 )
 from brein.index import IndexConfig
@@ -80,9 +81,8 @@ class Engine:
             self._budget = MemoryBudget(config.memory_limit, self._caches)
             folder = config.path and config.path / "index"
             self._index = KeptIndex(config.index, self._documents, folder, self._budget.make_room)
-            self._index.open()
             self._queries = QueryEmbedder(lambda: self._model, self._caches.embedding, self._space)
-            self._reader = Reader(self._reading, self._documents, self._index, self._queries.embed_query)
+            self._reader = self._open_reader(opened)
             self._reranker: tuple[AnyReranker, Reranker] | None = None  # the last that was configured
             self._mesh: KeptMesh | None = None
             if config.retrieval.mesh.enabled:
@@ -90,7 +90,7 @@ class Engine:
                     config.retrieval.mesh,
                     self._documents,
                     config.path,
-                    self._index.nearest,
+                    self._reader.neighbours,
                     self._budget.make_room,
                 )
                 opened.callback(self._mesh.close)
@@ -156,14 +156,20 @@ class Engine:
         Raises:
             DataError: k is below 1 or above 1,000,000, the text is empty or too long, the filter malformed,
                 or the vector's shape wrong.
+            ShardsMissingError: the index is served from several places, and not all have answered; it carries
+                the hits that the others found.
         """
-        if isinstance(query, np.ndarray):
-            _check_k(k)
-            self._check_open()
-            ranking = self._reader.nearest(query, k, where)
-            texts = self._reader.texts([id_ for id_, _ in ranking])
-            return [Hit(id_, score, texts[id_]) for id_, score in ranking if id_ in texts]
-        return list(self.retrieve(query, k, where).hits)
+        if not isinstance(query, np.ndarray):
+            found = self.retrieve(query, k, where)
+            if found.missing:
+                raise ShardsMissingError(found.missing, found.hits)
+            return list(found.hits)
+        _check_k(k)
+        self._check_open()
+        try:
+            return self._hits(self._reader.nearest(query, k, where))
+        except ShardsMissingError as partial:
+            raise ShardsMissingError(partial.missing, self._hits(partial.found)) from None
 
     def retrieve(
         self, query: str, k: int = 10, where: Where | None = None, strategy: Strategy | None = None
@@ -363,6 +369,16 @@ class Engine:
     def _prefrontal_cortex(self) -> PrefrontalCortex:
         config = self.config.generation
         return PrefrontalCortex(generation.create(config, self._reader.likeness), config.max_tokens)
+
+    def _open_reader(self, opened: ExitStack) -> Reader:
+        """What reads documents and index; `opened` closes what it opens."""
+        self._index.open()
+        return Reader(self._reading, self._documents, self._index, self._queries.embed_query)
+
+    def _hits(self, ranking: Sequence[tuple[str, float]]) -> list[Hit]:
+        """With their texts; what was deleted since it was found is left out."""
+        texts = self._reader.texts([id_ for id_, _ in ranking])
+        return [Hit(id_, score, texts[id_]) for id_, score in ranking if id_ in texts]
 
     def _make_pipeline(self) -> Pipeline:
         config = self.config.retrieval

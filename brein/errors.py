@@ -9,6 +9,8 @@
     ├── StorageError     a file of the engine is missing, foreign, damaged or cannot be written
     ├── MemoryLimitError what was asked for does not fit into memory_limit
     ├── ClosedError      the engine, or a part of it, was used after close()
+    ├── ClusterError     machines that are to serve an index cannot be reached, or do not start
+    │   └── ShardsMissingError  some of its shards did not answer a search
     ├── AgentError       an agent's work went wrong
     │   ├── QueueFullError     as many requests wait for an agent as may
     │   └── AgentTimeoutError  an agent had no answer in time
@@ -20,6 +22,11 @@
 
 A message names the field, the bound, the value, and what to do about it.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class BreinError(Exception):
@@ -56,6 +63,24 @@ class MemoryLimitError(BreinError):
 
 class ClosedError(BreinError, RuntimeError):
     """The engine, or a part of it, was used after `close()`."""
+
+
+class ClusterError(BreinError):
+    """Machines that are to serve an index cannot be reached, or what they are to serve does not start."""
+
+
+class ShardsMissingError(ClusterError):
+    """Some shards of the index did not answer a search.
+
+    `missing` has the number of each, from 0, and why; `found` is what the others found, best first: pairs of
+    id and score, or hits, as the call that raises this says.
+    """
+
+    def __init__(self, missing: Mapping[int, str], found: Sequence[Any]) -> None:
+        reasons = "; ".join(f"shard {number}: {reason}" for number, reason in missing.items())
+        super().__init__(f"the answer is partial ({reasons}); ask again, or see that the shards run")
+        self.missing = missing
+        self.found = found
 
 
 class AgentError(BreinError):

@@ -77,15 +77,25 @@ class Reader:
         with self._reading():
             return self._documents.find(where)
 
+    def neighbours(self, vectors: FloatArray, k: int) -> list[list[str]]:
+        """Ids of the `k` documents nearest to each of float32 (n, d), best first."""
+        with self._reading():
+            return self._index.nearest(vectors, k)
+
     def nearest(self, vector: FloatArray, k: int, where: Where | None) -> Ranking:
         """The `k` documents nearest to float32 (d,) that fulfil `where`, best first.
 
         Raises:
             DataError: the vector's shape is wrong, or it is not finite.
         """
-        if vector.ndim != 1 or not np.isfinite(vector).all():
-            raise DataError(f"a query vector is finite and of shape (d,); got {vector!r}")
+        check_vector(vector)
         with self._reading():
             among = None if where is None else self._documents.find(where)
             scores, ids = self._index.search(vector, k, among)
         return list(zip(ids, scores.tolist(), strict=False))
+
+
+def check_vector(vector: FloatArray) -> None:
+    """Raise DataError where this is no query, float32 (d,)."""
+    if vector.ndim != 1 or not np.isfinite(vector).all():
+        raise DataError(f"a query vector is finite and of shape (d,); got {vector!r}")

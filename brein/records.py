@@ -79,7 +79,8 @@ class Analysis:
 class Stage:
     """What one stage of a retrieval did: documents in and out, and `seconds` it took.
 
-    `skipped` says why its result was not used: it spent its budget, or failed. None: it was.
+    `skipped` says why its result was not used: it spent its budget, or failed. None: it was. `missing` says
+    which shards of the index took no part in it, by number, and why.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Stage:
     given: int
     found: int
     skipped: str | None = None
+    missing: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,16 @@ class Retrieval:
 
     @property
     def degraded(self) -> str | None:
-        """Which stages were meant to take part and did not, and why; None where all did."""
+        """Which stages, and shards of the index, were meant to take part and did not, and why; None where all
+        did."""
         reasons = [f"{stage.name}: {stage.skipped}" for stage in self.stages if stage.skipped]
+        reasons += [f"shard {number}: {reason}" for number, reason in self.missing.items()]
         return "; ".join(reasons) or None
+
+    @property
+    def missing(self) -> dict[int, str]:
+        """Which shards of the index took no part, by number, and why; with any, the hits are partial."""
+        return {number: reason for stage in self.stages for number, reason in stage.missing.items()}
 
 
 @dataclass(frozen=True, slots=True)

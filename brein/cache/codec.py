@@ -29,7 +29,7 @@ from brein.records import Retrieval
 
 LONGEST = 1 << 53  # bytes of values; up to here sizes are exact in Redis, whose scripts count in doubles
 
-RETRIEVAL_FORM = 2  # raised with every change of a retrieval's bytes, and of what they mean
+RETRIEVAL_FORM = 3  # raised with every change of a retrieval's bytes, and of what they mean
 
 _RETRIEVAL = TypeAdapter(Retrieval)
 _FORMAT = 0xB1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,6 +110,24 @@ def load(config: IndexConfig, folder: Path, tag: str = "") -> Index:
     return index
 
 
+def saved_order(folder: Path, tag: str) -> list[str]:
+    """The ids of the index saved in `folder` under this tag, in the order in which equal scores are ranked.
+
+    Where an index in one part lost vectors and took others in their place, the others have their rank.
+
+    Raises:
+        StorageError: it is missing, damaged, of another format, or belongs to something else.
+    """
+    facts, source = snapshot.read(folder)
+    if facts["tag"] != tag:
+        raise StorageError(
+            f"the index in {folder} belongs to {facts['tag']!r}, asked for {tag!r}; rebuild it"
+        )
+    parts = source / "order.json"
+    ids = json.loads((parts if parts.exists() else source / "ids.json").read_bytes())
+    return [id_ for id_ in ids if id_ is not None]
+
+
 __all__ = [
     "FORMAT",
     "INDEXES",
@@ -122,4 +141,5 @@ __all__ = [
     "load",
     "normalised",
     "save",
+    "saved_order",
 ]

@@ -84,14 +84,22 @@ class PlainIndex(Index):
         found = np.array([table[id_] for id_ in ids if id_ in table], dtype=np.int64)
         return np.unique(found)
 
+    def labels(self, ids: Sequence[str]) -> LabelArray:
+        """The labels of `ids`, int64 (n,): 0, 1, … as they were added, where none was ever removed.
+
+        Raises:
+            DataError: an id is not there.
+        """
+        check_known(ids, self._labels)
+        return np.array([self._labels[id_] for id_ in ids], dtype=np.int64)
+
     def vectors(self, ids: Sequence[str]) -> FloatArray:
         """The vectors under `ids` as they are held, float32 (n, d).
 
         Raises:
             DataError: an id is not there.
         """
-        check_known(ids, self._labels)
-        return self.structure.vectors(np.array([self._labels[id_] for id_ in ids], dtype=np.int64))
+        return self.structure.vectors(self.labels(ids))
 
     def _tune(self, config: Any) -> None:
         self.structure.tune(config)

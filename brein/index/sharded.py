@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from brein.errors import StorageError
-from brein.index.base import Footprint, Index, IndexConfig, Neighbours, check_known
+from brein.index.base import Footprint, Index, IndexConfig, LabelArray, Metric, Neighbours, check_known
 from brein.index.plain import PlainIndex
 from brein.records import FloatArray
 from brein.sharding import shard_of
 
 Result = TypeVar("Result")
+NOT_THERE = np.int64(np.iinfo(np.int64).max)  # in an order: after everything that is there
 _BATCH = 16_384  # vectors moved at once while resharding
 
 
@@ -89,22 +90,14 @@ class ShardedIndex(Index):
     def _search(self, queries: FloatArray, k: int, among: Collection[str] | None) -> Neighbours:
         # A shard passes over ids that are not its own; that is cheaper than to hash them here.
         found = self._in_all(lambda number: self.shards[number].search(queries, k, among))
-        return self._merged(found, len(queries), k)
+        orders = [self._orders(part) for part in found]
+        return merged(found, orders, k, self.config.metric)
 
-    def _merged(self, parts: Sequence[Neighbours], queries: int, k: int) -> Neighbours:
-        scores = np.hstack([part.scores for part in parts])
-        width = parts[0].scores.shape[1]
-        order = np.full(scores.shape, self._next, dtype=np.int64)  # what is missing comes last
-        for number, part in enumerate(parts):
-            for row, ids in enumerate(part.ids):
-                order[row, number * width : number * width + len(ids)] = [self._order[id_] for id_ in ids]
-        key = scores if self.config.metric == "l2" else -scores
-        best = np.lexsort((order, key), axis=1)[:, :k]
-        rows = [
-            [parts[n // width].ids[row][n % width] for n in best[row] if order[row, n] < self._next]
-            for row in range(queries)
-        ]
-        return Neighbours(np.take_along_axis(scores, best, 1), rows)
+    def _orders(self, part: Neighbours) -> LabelArray:
+        orders = np.full(part.scores.shape, NOT_THERE)
+        for row, ids in enumerate(part.ids):
+            orders[row, : len(ids)] = [self._order[id_] for id_ in ids]
+        return orders
 
     def vectors(self, ids: Sequence[str]) -> FloatArray:
         """The vectors under `ids` as they are held, float32 (n, d).
@@ -186,6 +179,22 @@ class ShardedIndex(Index):
         working = [self._pool.submit(work, number) for number in range(len(self.shards))]
         wait(working)
         return [one.result() for one in working]
+
+
+def merged(parts: Sequence[Neighbours], orders: Sequence[LabelArray], k: int, metric: Metric) -> Neighbours:
+    """The `k` best of all parts, in the metric's own direction, equal scores in the order they were added.
+
+    `parts` are of the same queries and the same width, at least one. `orders`, int64 of the shape of their
+    scores, says when each id was added; NOT_THERE where a row has no more ids.
+    """
+    scores, order = np.hstack([part.scores for part in parts]), np.hstack(orders)
+    width = parts[0].scores.shape[1]
+    best = np.lexsort((order, scores if metric == "l2" else -scores), axis=1)[:, :k]
+    rows = [
+        [parts[n // width].ids[row][n % width] for n in chosen if order[row, n] != NOT_THERE]
+        for row, chosen in enumerate(best)
+    ]
+    return Neighbours(np.take_along_axis(scores, best, 1), rows)
 
 
 def _with_metric(config: IndexConfig, metric: str) -> IndexConfig:

@@ -83,7 +83,11 @@ class Memory(Words, Contents, Protocol):
         """The vector of a text."""
 
     def nearest(self, vector: FloatArray, k: int, where: Where | None) -> Ranking:
-        """The `k` documents nearest to float32 (d,) that fulfil `where`; scores are in the index's metric."""
+        """The `k` documents nearest to float32 (d,) that fulfil `where`; scores are in the index's metric.
+
+        Raises:
+            ShardsMissingError: some shards of the index did not answer; it carries what the others found.
+        """
 
     def find(self, where: Where) -> Collection[str]:
         """The ids of the documents whose metadata fulfil `where`."""
@@ -248,7 +252,8 @@ class Pipeline:
 
     def _learn(self, reading: Reading, computed: bool, reports: Sequence[Stage]) -> None:
         for report in reports:
-            if report.skipped is None and (computed or report.name != "embedding"):
+            whole = report.skipped is None and not report.missing
+            if whole and (computed or report.name != "embedding"):
                 self._latency.learn(report.name, reading.drivers(report.name), report.seconds)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import Field
 
-from brein.errors import BreinError
+from brein.errors import BreinError, ShardsMissingError
 from brein.records import Stage
 from brein.retrieval.fusion import Ranking, reciprocal_rank
 from brein.settings import Settings
@@ -52,11 +52,15 @@ class Stages:
         """A search for so many candidates; None where it is switched off or took too long."""
         if not config.enabled:
             return None
+        missing: Mapping[int, str] = {}
         start = self._clock()
-        found = work(config.candidates)
+        try:
+            found = work(config.candidates)
+        except ShardsMissingError as partial:
+            found, missing = list(partial.found), partial.missing
         seconds = self._clock() - start
         skipped = _over(seconds, config.budget)
-        self.reports.append(Stage(name, seconds, 0, len(found), skipped))
+        self.reports.append(Stage(name, seconds, 0, len(found), skipped, missing))
         if skipped:
             self._late.append(found)
         return None if skipped else found

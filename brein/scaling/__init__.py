@@ -1,4 +1,4 @@
-"""Beyond one process: requests to several instances of the service."""
+"""Beyond one process: requests to several instances of the service, index shards on several machines."""
 
 from brein.scaling.balancer import ROUTES, LoadBalancer, Route
 from brein.scaling.config import BalancerConfig

@@ -14,7 +14,7 @@ from brein.index.flat import FlatConfig
 from brein.records import FloatArray
 from brein.storage import DocumentStore
 
-_BATCH = 10_000  # vectors read from the store at once
+BATCH = 10_000  # vectors read from the store at once
 _ENOUGH_TO_TELL = 1_000  # vectors from which an index's size tells that of one
 
 
@@ -150,7 +150,7 @@ class KeptIndex:
 
     def _bytes_to_learn(self, count: int, dimension: int) -> int:
         """The sample, prepared, as FAISS arranges it, and a batch of vectors on its way to the index."""
-        return 16 * dimension * (min(count, self.config.training_maximum) + min(count, _BATCH))
+        return 16 * dimension * (min(count, self.config.training_maximum) + min(count, BATCH))
 
     # --- building -----------------------------------------------------------------------------------
 
@@ -175,28 +175,38 @@ class KeptIndex:
         count = len(self._documents)
         needed = count * self._bytes_each(dimension) + self._bytes_to_learn(count, dimension)
         self._make_room(int(needed), f"building the index of {count:,} documents")
-        enough = count >= self.config.training_minimum[0]
-        config = self.config if enough else FlatConfig(metric=self.config.metric)
-        made = index.create(config, dimension)
+        made = index.create(fitting(self.config, count), dimension)
         if not made.is_trained:
-            made.train(self._sample(count, dimension))
-        for ids, vectors in self._documents.vector_batches(_BATCH):
+            made.train(sample(self._documents, self.config.training_maximum))
+        for ids, vectors in self._documents.vector_batches(BATCH):
             made.add(ids, vectors)
         self._most, self._removed = count, 0
         return made
 
-    def _sample(self, count: int, dimension: int) -> FloatArray:
-        """As many of the stored vectors as are learnt from, drawn at random."""
-        most = min(count, self.config.training_maximum)
-        chosen = np.zeros(count, dtype=bool)
-        chosen[np.random.default_rng(0).choice(count, most, replace=False)] = True
-        sample = np.empty((most, dimension), dtype=np.float32)
-        read = kept = 0
-        for ids, vectors in self._documents.vector_batches(_BATCH):
-            wanted = vectors[chosen[read : read + len(ids)]]
-            sample[kept : kept + len(wanted)] = wanted
-            read, kept = read + len(ids), kept + len(wanted)
-        return sample
+
+def fitting(config: IndexConfig, count: int) -> IndexConfig:
+    """`config`, or that of the exact index which stands in while `count` vectors are too few to train it."""
+    if count >= config.training_minimum[0]:
+        return config
+    return FlatConfig(metric=config.metric)
+
+
+def sample(documents: DocumentStore, most: int) -> FloatArray:
+    """At most so many of the stored vectors, drawn at random with a fixed seed, float32 (n, d).
+
+    There must be some.
+    """
+    count, dimension = len(documents), documents.dimension
+    most = min(count, most)
+    chosen = np.zeros(count, dtype=bool)
+    chosen[np.random.default_rng(0).choice(count, most, replace=False)] = True
+    drawn = np.empty((most, dimension or 0), dtype=np.float32)
+    read = kept = 0
+    for ids, vectors in documents.vector_batches(BATCH):
+        wanted = vectors[chosen[read : read + len(ids)]]
+        drawn[kept : kept + len(wanted)] = wanted
+        read, kept = read + len(ids), kept + len(wanted)
+    return drawn
 
 
 def _bytes_to_load(folder: Path, config: IndexConfig) -> int:

@@ -206,7 +206,7 @@ def test_a_place_that_cannot_be_is_refused_in_one_line(tmp_path, asked, said):
 def test_without_ray_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(UsageError, match=r"pip install 'brein-lab\[cluster\]'"),
+        pytest.raises(UsageError, match=r"pip install 'brein-lab\[ray\]'"),
         cluster.connect(None, [tmp_path]),
     ):
         pass

@@ -381,11 +381,11 @@ def test_the_bytes_of_a_retrieval_are_those_of_their_form():
         (Hit("a", -math.inf, "é"),), analysis, "multi_stage", (Stage("mesh", 0.1, 2, 3, "late"),)
     )
     assert (codec.RETRIEVAL_FORM, codec.encode_retrieval(retrieval).decode()) == (
-        2,
+        3,
         '{"hits":[{"id":"a","score":-Infinity,"text":"é"}],"analysis":{"original":"q","expanded":"q s",'
         '"complexity":{"length":1.0,"rarity":0.5,"clauses":0.25,"ambiguity":0.0},"strategy":"two_stage",'
         '"estimated_latency":0.5},"strategy":"multi_stage","stages":[{"name":"mesh","seconds":0.1,"given":2,'
-        '"found":3,"skipped":"late"}]}',
+        '"found":3,"skipped":"late","missing":{}}]}',
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brein.errors import DataError, ModelError
+from brein.errors import DataError, ModelError, ShardsMissingError
 from brein.retrieval.latency import LatencyModel
 from brein.retrieval.mesh import Mesh, MeshConfig
 from brein.retrieval.pipeline import Embedded, Pipeline, RetrievalConfig
@@ -273,6 +273,18 @@ def test_a_leg_over_its_budget_is_left_out_where_the_other_is_there(clock, slow,
     found = piped(Memory(clock, **{slow: 1.5})).retrieve(QUERY, 6, strategy="single_stage")
     assert ids(found) == [id_ for id_, _ in kept]
     assert found.degraded == f"{late}: took 1.500 s of a budget of 1 s"
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(0.5, FUSED), (1.5, [id_ for id_, _ in WORDS])])
+def test_what_an_index_without_some_shards_found_counts_and_they_are_named(clock, seconds, kept):
+    class Partial(Memory):
+        def nearest(self, vector, k, where):
+            raise ShardsMissingError({2: "no answer in 1 s"}, super().nearest(vector, k, where))
+
+    found = piped(Partial(clock, nearest=seconds)).retrieve(QUERY, 6, strategy="single_stage")
+    assert ids(found) == kept
+    assert found.missing == {2: "no answer in 1 s"}
+    assert found.degraded.endswith("shard 2: no answer in 1 s")
 
 
 def test_both_legs_are_kept_where_both_are_late(clock):
