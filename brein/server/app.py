@@ -114,7 +114,11 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
         retrieval = await service.search(asked.query, asked.k, asked.conditions)
         return _reply(
             schema.Found.model_construct(
-                hits=retrieval.hits, strategy=retrieval.strategy, degraded=retrieval.degraded
+                hits=retrieval.hits,
+                strategy=retrieval.strategy,
+                degraded=retrieval.degraded,
+                partial=bool(retrieval.missing),
+                missing_shards=tuple(retrieval.missing),
             )
         )
 
@@ -131,6 +135,8 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
                 hits=response.retrieval.hits,
                 emotion=response.emotion,
                 degraded=response.degraded,
+                partial=bool(response.retrieval.missing),
+                missing_shards=tuple(response.retrieval.missing),
             )
         )
 
@@ -153,7 +159,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
             schema.Stored.model_construct(id=document.id, text=document.text, metadata=document.metadata)
         )
 
-    @app.delete("/v1/documents/{id:path}", status_code=204, responses=found)
+    @app.delete("/v1/documents/{id:path}", status_code=204, responses={**found, **_problems(409)})
     async def forget(id_: id_of) -> Response:
         """Forget one document."""
         if not await service.coordinator.delete([id_]):

@@ -15,6 +15,7 @@ from pydantic import Field
 from brein.config import EngineConfig, read_guide_profile
 from brein.errors import ConfigError, first_line
 from brein.monitoring import MonitoringConfig
+from brein.scaling.cluster import ScalingConfig
 from brein.settings import Settings
 from brein.texts import shown
 
@@ -79,6 +80,7 @@ class ServiceConfig(Settings):
     engine: EngineConfig = Field(default_factory=EngineConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
     monitoring: MonitoringConfig = Field(default_factory=MonitoringConfig)
+    scaling: ScalingConfig = Field(default_factory=ScalingConfig)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class Reading:
 def read(file: Path | None, overrides: Sequence[str] = ()) -> Reading:
     """Read the configuration: a JSON or YAML file, then overrides such as `server.port=8081`, values in YAML.
 
-    The file is an object with `engine`, `server` and `monitoring`, or one of the performance guide's JSON
-    profiles.
+    The file is an object with `engine`, `server`, `monitoring` and `scaling`, or one of the performance
+    guide's JSON profiles.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is not one there can be.
@@ -122,9 +124,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(
-            f"--config {file}: holds {shown(tree)}; give an object with engine, server and monitoring"
-        )
+        raise ConfigError(f"--config {file}: holds {shown(tree)}; give an object with engine and server, say")
     return tree
 
 

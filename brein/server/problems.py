@@ -13,6 +13,7 @@ from brein.errors import (
     AgentTimeoutError,
     BreinError,
     ClosedError,
+    ClusterError,
     DataError,
     GenerationError,
     GenerationTimeoutError,
@@ -28,6 +29,7 @@ RETRY_AFTER = 1  # seconds: a full queue of short work empties in less
 # error is the service's own affair: 500, and the log says more.
 _STATUS: Mapping[type[BreinError], tuple[int, bool]] = {
     DataError: (422, True),
+    ClusterError: (409, True),  # documents stand still while a cluster serves their index
     QueueFullError: (503, True),
     ClosedError: (503, True),
     MemoryLimitError: (507, True),

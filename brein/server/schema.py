@@ -117,19 +117,22 @@ def requests(config: ServerConfig) -> tuple[type[Question], type[NewDocuments]]:
 class Found(BaseModel):
     """Documents that answer a text, best first.
 
-    `degraded` says which stages of the search were meant to take part and did not, and why.
+    `degraded` says which stages of the search were meant to take part and did not, and why. `partial`: shards
+    of the index, which `missing_shards` numbers, did not answer, and what they hold is not among the hits.
     """
 
     hits: tuple[Hit, ...]
     strategy: Strategy
     degraded: str | None
+    partial: bool
+    missing_shards: tuple[int, ...]
 
 
 class Answered(BaseModel):
     """An answer to a question, with what it was made from.
 
     [1], [2], … in `text` are places in `citations`, ids of documents among `hits`. `degraded` says what is
-    missing and why.
+    missing and why. `partial`: shards of the index, which `missing_shards` numbers, did not answer.
     """
 
     text: str
@@ -139,6 +142,8 @@ class Answered(BaseModel):
     hits: tuple[Hit, ...]
     emotion: Emotion | None
     degraded: str | None
+    partial: bool
+    missing_shards: tuple[int, ...]
 
 
 class Ingested(BaseModel):

@@ -81,7 +81,7 @@ def _listening(server: ServerConfig) -> Iterator[socket.socket]:
 
 
 async def _serve(reading: Reading, key: bytes | None, listening: socket.socket) -> None:
-    service = Service(reading.config.engine, reading.config.monitoring)
+    service = Service(reading.config.engine, reading.config.monitoring, reading.config.scaling)
     settings = reading.config.server
     http = make_server(service, settings, key)
     for name, value in reading.inert.items():

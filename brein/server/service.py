@@ -13,6 +13,7 @@ from brein.engine import Engine
 from brein.metrics import Kind, outcome_of
 from brein.monitoring import Monitoring, MonitoringConfig
 from brein.records import Answer, Document, Emotion, Retrieval
+from brein.scaling.cluster import ClusterEngine, ScalingConfig
 from brein.server.problems import RefusedError
 from brein.storage import Where
 
@@ -23,7 +24,12 @@ class Service:
     `connections` says how many are open, `probe` asks over the network whether this lives.
     """
 
-    def __init__(self, config: EngineConfig, watched: MonitoringConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        watched: MonitoringConfig | None = None,
+        scaling: ScalingConfig | None = None,
+    ) -> None:
         self.draining = False
         self.engine: Engine | None = None
         self.monitoring: Monitoring | None = None
@@ -31,6 +37,7 @@ class Service:
         self.probe: Callable[[], object] | None = None
         self._config = config
         self._watched = watched
+        self._scaling = scaling or ScalingConfig()
         self._coordinator: Coordinator[Emotion, Answer] | None = None
         self._opening: str | None = "the engine is being opened"
 
@@ -52,7 +59,7 @@ class Service:
 
     async def open(self) -> None:
         """Open the engine and warm it up; raises what `Engine.open` and `Engine.coordinator` raise."""
-        self.engine = await asyncio.to_thread(Engine.open, self._config)
+        self.engine = await asyncio.to_thread(self._opened)
         self._opening = "the engine warms up"
         await asyncio.to_thread(self.engine.warm_up)
         self._coordinator = coordinator = self.engine.coordinator()
@@ -61,6 +68,11 @@ class Service:
         )
         self.monitoring.start()
         self._opening = None
+
+    def _opened(self) -> Engine:
+        if self._scaling.kind == "none":
+            return Engine.open(self._config)
+        return ClusterEngine.open(self._config, self._scaling)
 
     async def close(self) -> None:
         """Let the agents end what they have begun, then close the engine."""
