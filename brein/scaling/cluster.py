@@ -12,11 +12,11 @@ import logging
 import math
 import shutil
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +36,7 @@ from brein.settings import Settings
 from brein.sharding import shard_of
 from brein.storage import DocumentStore, Where
 
+Result = TypeVar("Result")
 _PAUSE = 0.02  # seconds before a shard is asked again whose replica was lost on the way
 _PATIENCE = 60.0  # seconds a cluster may take to answer at all
 _QUEUED = 256  # requests that wait for a replica of a shard; more are refused
@@ -128,20 +129,27 @@ class ClusterEngine(Engine):
     def health(self) -> list[ShardHealth]:
         """Each shard, asked now; takes up to `scaling.timeout` seconds, and what Ray's controller takes."""
         self._check_open()
-        return self._cluster.health()
+        return self._on_ray(self._cluster.health)
+
+    def _on_ray(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        return self._ray.submit(call, *arguments).result()
 
     def _open_reader(self, opened: ExitStack) -> Reader:
         documents, scaling, path = self._documents, self.scaling, self.config.path
         if documents.dimension is None or path is None:
             raise ConfigError(f"path = {path}: there are no documents to serve; ingest some first")
         cores = scaling.shards * scaling.replicas * scaling.cores
-        opened.enter_context(joined(scaling.address, cores, min(scaling.start_timeout, _PATIENCE)))
+        # Ray is joined and left by one thread, which outlives both: left by another, it waits half a minute.
+        self._ray = opened.enter_context(ThreadPoolExecutor(1, "ray"))
+        joining = joined(scaling.address, cores, min(scaling.start_timeout, _PATIENCE))
+        self._on_ray(joining.__enter__)
+        opened.callback(self._on_ray, joining.__exit__, None, None, None)
         planned = plan(documents, self.config.index, self._folder)
         if not planned.is_built:
-            build(documents, planned, path / "index")
+            self._on_ray(build, documents, planned, path / "index")
         self._cluster = ShardCluster(scaling, planned, documents.identity, documents.dimension)
-        opened.callback(self._cluster.close)
-        self._cluster.start()
+        opened.callback(self._on_ray, self._cluster.close)
+        self._on_ray(self._cluster.start)
         planned.sweep()
         embed = self._queries.embed_query
         return _Reader(self._cluster, self._reading, documents, self._index, embed)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,7 +56,8 @@ def joined(address: str | None, cores: float, patience: float) -> Iterator[None]
     """Be connected to the Ray cluster at an address, host:port or auto; None starts one on this machine, for
     this process alone, bound to loopback, that counts so many cores.
 
-    A connection that is there already is used, and left. Leaving the `with` block ends what it started.
+    A connection that is there already is used, and left. Leaving the `with` block ends what it started. For a
+    thread other than the main one: there Ray does not put a handler of its own on SIGTERM.
 
     Raises:
         ClusterError: no cluster answers in `patience` seconds; or Ray was imported before `require`, and
@@ -74,18 +73,17 @@ def joined(address: str | None, cores: float, patience: float) -> Iterator[None]
             f"scaling.address = {address!r}: the Ray cluster cannot be joined: {reason}; see that "
             "`ray start` was run on this machine, too, or take null to start Ray for this process alone"
         )
-    with _own_signals():
-        if address is None:
-            ray.init(
-                "local",
-                num_cpus=math.ceil(cores),
-                object_store_memory=_OBJECTS,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        else:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    if address is None:
+        ray.init(
+            "local",
+            num_cpus=math.ceil(cores),
+            object_store_memory=_OBJECTS,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         if address is None and (place := ray.util.get_node_ip_address()) != "127.0.0.1":
             raise ClusterError(
@@ -95,16 +93,3 @@ def joined(address: str | None, cores: float, patience: float) -> Iterator[None]
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Put back what this process does when it is terminated: Ray puts a handler of its own there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
