@@ -205,9 +205,14 @@ class Agent(Generic[Request, Answer]):
             if run in self._abandoned:
                 self._abandoned.pop(run).set_result(None)
             self._free(run)
+            is_loaded = bool(self._waiting)
             self._dispatch()
         for call, outcome in zip(run.calls, self._checked(run, outcomes), strict=True):
             self._settle(call, outcome)
+        if (
+            is_loaded
+        ):  # a thread that goes on at once keeps the interpreter's lock from the loop, which refuses
+            time.sleep(0)
         if self._loop.is_closed():  # nobody closes the agent
             self._worker.close()
 

@@ -19,7 +19,12 @@ from bench.suites.peers import environment
 from bench.trial import frame
 from bench.workload import synthetic
 
-SMALL = ["suites=[peers]", "suite=[memory,query,agents,system,lab,peers_smoke]", "dataset=synthetic", "index=flat"]
+SMALL = [
+    "suites=[peers]",
+    "suite=[memory,query,agents,system,lab,peers_smoke]",
+    "dataset=synthetic",
+    "index=flat",
+]
 MINE = """
 import importlib.util
 import sys

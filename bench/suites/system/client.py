@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Self
 
-import httptools
-
 Ask = Callable[[bytes], Awaitable[int]]
 
 
@@ -30,6 +28,8 @@ class Connection(asyncio.Protocol):
     """A connection that is kept; `open` makes one."""
 
     def __init__(self) -> None:
+        import httptools  # a peer's own environment, which imports all suites, need not have it
+
         self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[int] | None = None
 
