@@ -209,9 +209,7 @@ class Agent(Generic[Request, Answer]):
             self._dispatch()
         for call, outcome in zip(run.calls, self._checked(run, outcomes), strict=True):
             self._settle(call, outcome)
-        if (
-            is_loaded
-        ):  # a thread that goes on at once keeps the interpreter's lock from the loop, which refuses
+        if is_loaded:  # a thread that goes on at once would keep the interpreter's lock from the event loop
             time.sleep(0)
         if self._loop.is_closed():  # nobody closes the agent
             self._worker.close()
