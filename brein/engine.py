@@ -183,12 +183,10 @@ class Engine:
             DataError: k is below 1 or above 1,000,000, the text is empty or too long, the filter malformed,
                 or the strategy unknown.
         """
-        self._check_open()
-        _check_k(k)
         if strategy not in (None, *get_args(Strategy)):
             known = ", ".join(get_args(Strategy))
             raise DataError(f"strategy = {strategy!r} is unknown; known: {known}; None: the configured one")
-        text, state = check_question(query), self._state
+        text, state = self._check_asked(query, k), self._state
 
         def compute() -> bytes:
             found = self._pipeline.retrieve(text, k, where, strategy)
@@ -197,15 +195,27 @@ class Engine:
                 raise _NotKeptError(found)
             return codec.encode_retrieval(found)
 
-        # Whatever changes a result changes what is looked up, so none is found after it in any level; but
-        # for what use teaches the mesh, since almost every use teaches it something.
-        key = json.dumps([state, k, storage.canonical(where), strategy, text])
         try:
-            found = codec.decode_retrieval(self._caches.search.get_or_compute(key, compute)[0])
+            kept, _ = self._caches.search.get_or_compute(_key(state, text, k, where, strategy), compute)
         except _NotKeptError as given:
             return given.retrieval
+        found = codec.decode_retrieval(kept)
         self.strengthen([hit.id for hit in found.hits[: self.config.retrieval.mesh.co_retrieved]])
         return found
+
+    def recall(self, query: str, k: int = 10, where: Where | None = None) -> Retrieval | None:
+        """What `retrieve` finds in memory, or None where it would have to look further.
+
+        It waits for nothing, so an event loop may ask it; None, too, where use teaches a mesh.
+
+        Raises:
+            DataError: as `retrieve`.
+        """
+        text = self._check_asked(query, k)
+        if self._taught is not None:
+            return None
+        kept = self._caches.search.peek(_key(self._state, text, k, where, None))
+        return None if kept is None else codec.decode_retrieval(kept)
 
     def analyse(self, query: str) -> Analysis:
         """What a retrieval finds out about a text: its complexity, strategy, and how long it will take."""
@@ -216,8 +226,8 @@ class Engine:
         """Tell the mesh that documents were of use together, as it learns itself of the best hits of a text;
         without a mesh, or while it is switched off, this does nothing."""
         self._check_open()
-        if self._mesh is not None and self.config.retrieval.mesh.enabled:
-            self._mesh.strengthen(ids)
+        if self._taught is not None:
+            self._taught.strengthen(ids)
 
     def ask(self, question: str, k: int = 10, where: Where | None = None) -> Response[Emotion, Answer]:
         """Answer a question from the `k` documents that answer it best and fulfil `where`.
@@ -386,7 +396,7 @@ class Engine:
             config,
             self._reader,
             None if config.reranker is None else self._reranker_of(config.reranker),
-            self._mesh.mesh if self._mesh is not None and config.mesh.enabled else None,
+            None if self._taught is None else self._taught.mesh,
         )
 
     def _reranker_of(self, config: AnyReranker) -> Reranker:
@@ -394,6 +404,11 @@ class Engine:
         if self._reranker is None or self._reranker[0] != config:
             self._reranker = config, rerank.create(config, self._queries)
         return self._reranker[1]
+
+    @property
+    def _taught(self) -> KeptMesh | None:
+        """The mesh that use teaches, if there is one and it is not switched off."""
+        return self._mesh if self.config.retrieval.mesh.enabled else None
 
     def _check_mesh(self, config: MeshConfig) -> None:
         now = self.config.retrieval.mesh
@@ -465,6 +480,12 @@ class Engine:
                 f"the configured one is {self._space}; configure that embedding, or use another path"
             )
 
+    def _check_asked(self, query: str, k: int) -> str:
+        """The text that is asked, where all is as it should be."""
+        self._check_open()
+        _check_k(k)
+        return check_question(query)
+
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the engine is closed; open it again")
@@ -475,6 +496,15 @@ class _NotKeptError(Exception):
 
     def __init__(self, retrieval: Retrieval) -> None:
         self.retrieval = retrieval
+
+
+def _key(state: str, text: str, k: int, where: Where | None, strategy: Strategy | None) -> str:
+    """What a retrieval is kept under.
+
+    Whatever changes a result changes what is looked up, so none is found after it in any level; but for what
+    use teaches the mesh, since almost every use teaches it something.
+    """
+    return json.dumps([state, k, storage.canonical(where), strategy, text])
 
 
 def _check_k(k: int) -> None:

@@ -43,6 +43,13 @@ class Cache(ABC):
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None where there is none or its life is over."""
 
+    def peek(self, key: bytes) -> bytes | None:
+        """As `get` where that is in memory, and a miss does not count: who asks here asks further.
+
+        Levels that take longer find nothing here.
+        """
+        return None
+
     @abstractmethod
     def set(self, key: bytes, value: bytes) -> None:
         """Keep `value` under `key`, replacing what was there; a value over the bound is not kept."""

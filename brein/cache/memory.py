@@ -42,6 +42,13 @@ class MemoryCache(Cache):
                 self._hits += 1
             return value
 
+    def peek(self, key: bytes) -> bytes | None:
+        """As `get`, but a miss does not count."""
+        with self._lock:
+            value = self._entries.get(key)
+            self._hits += value is not None
+            return value
+
     def set(self, key: bytes, value: bytes) -> None:
         """Keep `value` under `key`; the least recently used make room; one over the bound is not kept."""
         with self._lock, self._entries.timer:

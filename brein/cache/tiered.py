@@ -48,6 +48,14 @@ class TieredCache:
         """The value and the name of the level that had it, or (None, "miss"); faster levels get a copy."""
         return self._get(digest(key))
 
+    def peek(self, key: str) -> bytes | None:
+        """The value where the first level has it in memory, else None; a miss does not count.
+
+        It takes no I/O and waits for none: fit for an event loop.
+        """
+        sealed = self._fastest.peek(digest(key))
+        return None if sealed is None else codec.unseal(sealed)
+
     def set(self, key: str, value: bytes, promote: bool = True) -> None:
         """Keep a value in every level; without `promote` in the first only, and then in no other."""
         sealed, entry = codec.seal(value, self._compression), digest(key)

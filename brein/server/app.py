@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Path
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 import brein
@@ -48,6 +50,7 @@ class App(FastAPI):
             title="Brein",
             version=brein.__version__,
             description="A semantic memory: documents are found, and answer questions, by what they mean.",
+            docs_url=None,  # it would have the browser fetch programs from elsewhere
             redoc_url=None,
             redirect_slashes=False,
             telemetry=_SILENT,
@@ -63,6 +66,7 @@ class App(FastAPI):
         self.router.route_class = JsonRoute
         _add_memory(self, service, config)
         _add_health(self, service)
+        _add_docs(self)
         watch.add_to(self, service)
 
         self._exact = {
@@ -179,6 +183,21 @@ def _add_health(app: FastAPI, service: Service) -> None:
         if service.obstacle is not None:
             raise RefusedError(503, service.obstacle)
         return _reply(schema.Health(status="ready"))
+
+
+def _add_docs(app: FastAPI) -> None:
+    app.mount("/docs/parts", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        """The OpenAPI document, to read and to try."""
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Brein",
+            swagger_js_url="/docs/parts/swagger-ui-bundle.js",
+            swagger_css_url="/docs/parts/swagger-ui.css",
+            swagger_favicon_url="/docs/parts/favicon.png",
+        )
 
 
 def _reply(answer: BaseModel) -> Response:

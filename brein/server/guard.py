@@ -7,6 +7,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,7 @@ LIVE_PAGE = "/dashboard"  # holds no figures: it asks for the key to get them wi
 LEAST_TIMEOUT, MOST_TIMEOUT = 0.01, 86_400.0  # seconds that a client may allow
 _NUMBER = re.compile(rb"\d+(\.\d*)?([eE][-+]?\d+)?")
 _THIS_MACHINE = re.compile(rb"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?", re.IGNORECASE)
+_HEALTH = "/health/"  # asked every second or so, by balancers and by the service itself
 _LEFT = 499  # in the log alone: the client left before its answer
 
 _log = log.logger()
@@ -74,7 +76,8 @@ class Guard:
                 connection.task = None
             route = getattr(scope.get("route"), "path_format", None)
             self._answered(route, status)
-            _log.info(
+            tell = _log.debug if status == HTTPStatus.OK and scope["path"].startswith(_HEALTH) else _log.info
+            tell(
                 "request",
                 method=scope["method"],
                 route=route,
@@ -103,7 +106,7 @@ class Guard:
         if self._key is not None:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             known = hmac.compare_digest(given, self._key) and scheme.lower() == b"bearer"
-            if not known and path != LIVE_PAGE and not path.startswith("/health/"):
+            if not known and path != LIVE_PAGE and not path.startswith(_HEALTH):
                 raise RefusedError(
                     401, "give the API key as Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
                 )

@@ -86,9 +86,14 @@ class Service:
     # --- what is asked, and counted ------------------------------------------------------------------
 
     async def search(self, query: str, k: int, where: Where | None) -> Retrieval:
-        """As `Coordinator.search`."""
+        """What the engine recalls, else as `Coordinator.search`; no agent hears of what is recalled.
+
+        To wake a thread up takes longer than to recall.
+        """
         with self._counted("search"):
-            return await self.coordinator.search(query, k, where)
+            coordinator = self.coordinator
+            recalled = None if self.engine is None else self.engine.recall(query, k, where)
+            return recalled or await coordinator.search(query, k, where)
 
     async def ask(self, query: str, k: int, where: Where | None) -> Response[Emotion, Answer]:
         """As `Coordinator.ask`."""

@@ -156,6 +156,18 @@ def test_counts_and_hit_rate(make):
     assert (stats.errors, stats.skipped, stats.available) == (0, 0, True)
 
 
+def test_a_peek_counts_no_miss_and_answers_from_memory_alone(make):
+    clock = Clock()
+    cache = make(ttl=10, clock=clock)
+    assert cache.peek(b"a") is None
+    cache.set(b"a", sealed("1"))
+    found = cache.peek(b"a")
+    assert found == (sealed("1") if isinstance(cache, MemoryCache) else None)
+    clock.now = 11
+    assert cache.peek(b"a") is None
+    assert (cache.stats().hits, cache.stats().misses) == (int(found is not None), 0)
+
+
 def test_a_closed_cache_finds_and_keeps_nothing(make):
     cache = make()
     cache.set(b"a", sealed("1"))

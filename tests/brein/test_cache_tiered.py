@@ -107,6 +107,20 @@ def test_every_level_counts_the_look_ups_that_reached_it(cache, levels):
     assert counts == {"l1": (1, 2), "l2": (1, 1), "l3": (0, 1)}
 
 
+@pytest.mark.parametrize("compression", [True, False])
+def test_a_peek_looks_into_the_first_level_alone(levels, compression):
+    cache = TieredCache(levels, compression)
+    cache.set("a", b"1" * 100)
+    assert cache.peek("a") == b"1" * 100
+    levels["l1"].delete(digest("a"))
+    assert cache.peek("a") is None
+    assert {name: (stats.hits, stats.misses) for name, stats in cache.stats().items()} == {
+        "l1": (1, 0),
+        "l2": (0, 0),
+        "l3": (0, 0),
+    }
+
+
 def test_compression_makes_the_values_of_every_level_smaller(levels):
     words = b"the same words " * 100
     cache = TieredCache(levels, compression=True)

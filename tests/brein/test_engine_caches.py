@@ -10,6 +10,8 @@ import redis
 from brein import Document, Engine, EngineConfig
 from brein.cache import codec
 from brein.cache.redis import RedisServer
+from brein.errors import ClosedError, DataError
+from brein.retrieval.pipeline import RetrievalConfig
 
 HASHING = {"kind": "hashing", "dimension": 64}
 FLAT = {"kind": "IndexFlat"}
@@ -43,6 +45,46 @@ def test_a_reopened_engine_finds_its_results_on_disk_but_none_from_before_a_writ
     with Engine.open(config) as engine:
         assert first[0].id not in [hit.id for hit in engine.search("note 3", 5)]
         assert hits_by_level(engine) == {"l1": 0, "l3": 0}
+
+
+def test_what_was_retrieved_is_recalled_from_memory_until_a_write(tmp_path):
+    with Engine.open(config_of(tmp_path)) as engine:
+        engine.ingest(DOCUMENTS)
+        assert engine.recall("note 3", 5) is None
+        found = engine.retrieve("note 3", 5)
+        assert engine.recall("note 3", 5) == found
+        assert engine.recall("note 3", 6) is None
+        assert engine.recall("note 3", 5, {"n": 3}) is None
+        for wrong in ({"query": ""}, {"query": "note 3", "k": 0}, {"query": "note 3", "where": {"n": {}}}):
+            with pytest.raises(DataError):
+                engine.recall(**wrong)
+        engine.delete(["d3"])
+        assert engine.recall("note 3", 5) is None
+    with pytest.raises(ClosedError):
+        engine.recall("note 3", 5)
+
+
+def test_a_recall_and_the_retrieval_after_it_are_one_look_up(tmp_path):
+    with Engine.open(config_of(tmp_path)) as engine:
+        engine.ingest(DOCUMENTS)
+        for _ in range(3):
+            engine.recall("note 3", 5) or engine.retrieve("note 3", 5)
+        counts = engine.cache_stats()["search"]["l1"]
+        assert (counts.hits, counts.misses) == (2, 1)
+
+
+def test_nothing_is_recalled_where_use_teaches_a_mesh(tmp_path):
+    config = config_of(tmp_path).model_copy(
+        update={"retrieval": RetrievalConfig.model_validate({"mesh": {"enabled": True}})}
+    )
+    with Engine.open(config) as engine:
+        engine.ingest(DOCUMENTS)
+        engine.retrieve("note 3", 5)
+        assert engine.recall("note 3", 5) is None
+        off = config.retrieval.mesh.model_copy(update={"enabled": False})
+        engine.retune(config.retrieval.model_copy(update={"mesh": off}))
+        found = engine.retrieve("note 3", 5)
+        assert engine.recall("note 3", 5) == found
 
 
 def test_results_in_an_older_form_are_not_taken(tmp_path, monkeypatch):

@@ -101,6 +101,7 @@ def test_a_second_signal_ends_it_at_once(start):
 def test_every_line_of_the_log_is_json_and_a_request_has_its_own(start, client):
     process = start()
     url = process.start()
+    assert client.get(f"{url}/health/live").status_code == 200  # of which the log is silent
     client.get(f"{url}/v1/documents/none", headers={"X-Request-ID": "mine"})
     line = process.until("request")
     told = {"request_id": "mine", "method": "GET", "route": "/v1/documents/{id}", "status": 404}

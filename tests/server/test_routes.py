@@ -1,7 +1,10 @@
 """What the routes answer, in the order of a document's life."""
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import pytest
 
 QUESTION = "How many strings has a violin?"
@@ -32,6 +35,23 @@ def test_a_search_finds_best_first(client):
 def test_a_search_keeps_to_its_filter(client, where, ids):
     response = client.post("/v1/search", json={"query": "violin", "where": where})
     assert {hit["id"] for hit in response.json()["hits"]} == ids
+
+
+def test_what_was_found_before_is_found_again_while_memory_is_busy(running, gate):
+    limits = {"max_concurrent": 1, "queue_size": 1, "timeout": 15}
+    with (
+        running(engine={"agents": {"hippocampus": limits}}) as server,
+        server.client() as client,
+        ThreadPoolExecutor(1) as others,
+    ):
+        found = client.post("/v1/search", json={"query": "violin", "k": 2}).json()
+        busy = others.submit(httpx2.post, f"{server.url}/v1/search", json={"query": "zz"}, trust_env=False)
+        assert gate.reached.acquire(timeout=15)
+        before = server.stats()
+        assert client.post("/v1/search", json={"query": "violin", "k": 2}).json() == found
+        assert server.stats().admitted == before.admitted
+        gate.open()
+        assert busy.result().status_code == 200
 
 
 def test_an_answer_cites_what_was_found(client):
@@ -101,9 +121,15 @@ def test_a_method_that_is_not_allowed_is_told_those_that_are(client):
     assert response.headers["allow"] == "DELETE, GET"
 
 
-@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
-def test_the_service_describes_itself(client, path):
-    assert client.get(path).status_code == 200
+def test_the_service_describes_itself_with_nothing_from_elsewhere(client):
+    assert "/v1/search" in client.get("/openapi.json").json()["paths"]
+    page = client.get("/docs")
+    assert page.status_code == 200
+    parts = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert len(parts) == 3
+    for part in parts:
+        assert part.startswith("/docs/parts/")
+        assert client.get(part).status_code == 200
 
 
 @pytest.mark.parametrize(
