@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import psutil
 import pytest
@@ -211,6 +213,62 @@ def test_a_cluster_answers_as_one_process_and_a_lost_node_is_named_until_another
             assert hits == without(expected["vectors"][number], missing)[:10]
     with pytest.raises(ClosedError):
         engine.search(queries[0], 5)
+
+
+@contextmanager
+def serving(engine, shards, folder):
+    """The URL of `python -m brein serve` over shards, once it is ready."""
+    file, log = folder / "service.json", folder / "log"
+    parts = {"engine": engine, "scaling": shards}
+    file.write_text(json.dumps({name: part.model_dump(mode="json") for name, part in parts.items()}))
+    command = [sys.executable, "-m", "brein", "serve", "--config", str(file), "server.port=0"]
+    with log.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
+        try:
+            deadline = time.monotonic() + 120
+            events = {}
+            while "ready" not in events:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+                lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
+                events = {line["event"]: line for line in map(json.loads, lines)}
+            yield f"http://127.0.0.1:{events['listening']['port']}"
+            process.terminate()
+            assert process.wait(60) == 0, log.read_text()
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_service_names_the_shards_of_a_lost_node_and_is_whole_again(
+    nodes, engine_folder, expected, tmp_path
+):
+    def found(text):
+        answer = client.post("/v1/search", json={"query": text, "k": 20})
+        assert answer.status_code == 200
+        told = answer.json()
+        assert told["partial"] == bool(told["missing_shards"])
+        return [(hit["id"], hit["score"], hit["text"]) for hit in told["hits"]], set(told["missing_shards"])
+
+    def await_missing(number):
+        for turn in count():
+            hits, missing = found(f"zeta {number} {turn}")
+            assert not {shard_of(id_, SHARDS) for id_, _, _ in hits} & missing
+            if len(missing) == number:
+                break
+            assert time.monotonic() < deadline
+
+    with (
+        serving(config(engine_folder), scaling(nodes), tmp_path) as url,
+        httpx2.Client(base_url=url, timeout=60, trust_env=False) as client,
+    ):
+        for text, hits in zip(TEXTS, expected["texts"], strict=True):
+            assert found(text) == (hits, set())
+        deadline = time.monotonic() + 120
+        nodes.remove_node(nodes.list_all_nodes()[1], allow_graceful=False)
+        await_missing(SHARDS // 2)
+        nodes.add_node(**ALIKE)
+        await_missing(0)
 
 
 def replicas_of(shard):
