@@ -3,6 +3,7 @@
 import asyncio
 import csv
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -74,13 +75,16 @@ def test_poisoned_texts_have_a_feeling(text):
 
 
 class Counting(HashingEmbedder):
-    """Notes how many texts each call embeds."""
+    """Notes how many texts each call embeds, once it may."""
 
     def __init__(self):
         super().__init__(HashingConfig())
         self.calls = []
+        self.may = Event()
+        self.may.set()
 
     def embed(self, texts):
+        assert self.may.wait(10)
         self.calls.append(len(texts))
         return super().embed(texts)
 
@@ -88,7 +92,10 @@ class Counting(HashingEmbedder):
 def test_a_batch_is_embedded_in_one_call_and_what_is_no_text_fails_alone():
     async def scenario(texts):
         async with open_amygdala(amygdala, config) as agent:
-            return await asyncio.gather(*map(agent.submit, texts), return_exceptions=True)
+            embedder.may.clear()  # so that all but the first wait
+            answers = [agent.submit(text) for text in texts]
+            embedder.may.set()
+            return await asyncio.gather(*answers, return_exceptions=True)
 
     embedder = Counting()
     amygdala = Amygdala(embedder)
