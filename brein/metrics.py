@@ -73,6 +73,11 @@ INDEX = Definition(
     "brein_index_size_bytes", "gauge", "bytes", "What the index holds in main memory, by part.", ("part",)
 )
 CONNECTIONS = Definition("brein_active_connections", "gauge", "connections", "Open HTTP connections.")
+CONNECTIONS_CLOSED = Definition(
+    "brein_connections_closed_total", "counter", "connections",
+    "Connections the service closed, by reason: refused as all were busy, displaced by another, timed_out.",
+    ("reason",),
+)  # fmt: skip
 MEMORY = Definition(
     "brein_memory_usage_bytes", "gauge", "bytes", "Main memory of this process (resident set)."
 )

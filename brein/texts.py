@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 import reprlib
+from itertools import islice
 from typing import Any
 
 from brein.errors import DataError
 
 MAX_QUESTION = 10_000  # characters
 
+
+class _Short(reprlib.Repr):
+    """Of a large object, shows a few of the first keys; `reprlib` would sort all of them before."""
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)
+
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
-_SHORT = reprlib.Repr()
+_SHORT = _Short()
+_SHORT.maxlevel = 2
 _SHORT.maxstring = 200  # characters
 
 

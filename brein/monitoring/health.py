@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Literal
 
 import psutil
@@ -347,13 +348,16 @@ def http_probe(
     host: str, port: int, path: str = "/health/live", timeout: float = 1.0
 ) -> Callable[[], object]:
     """A probe that opens a connection, asks for `path` and waits for the answer's end; raises OSError or
-    HTTPException where there is none."""
+    HTTPException where there is none, or its status is not 200."""
 
     def probe() -> bytes:
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
         try:
             connection.request("GET", path)
-            return connection.getresponse().read()
+            answer = connection.getresponse()
+            if answer.status != HTTPStatus.OK:
+                raise OSError(f"{path} was answered with {answer.status}")
+            return answer.read()
         finally:
             connection.close()
 

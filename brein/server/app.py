@@ -43,7 +43,7 @@ _PARAMETERS = [
 
 
 class App(FastAPI):
-    """The application; what monitors it adds its routes with `include_router`."""
+    """The application, with the routes of what watches it."""
 
     def __init__(self, service: Service, config: ServerConfig, *, secured: bool) -> None:
         super().__init__(
@@ -156,7 +156,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
     @app.get("/v1/documents/{id:path}", response_model=schema.Stored, responses=found)
     async def read(id_: id_of) -> Response:
         """Read one document."""
-        document = await service.coordinator.get(id_)
+        document = await service.get(id_)
         if document is None:
             raise RefusedError(404, "there is no such document")
         return _reply(
@@ -166,7 +166,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
     @app.delete("/v1/documents/{id:path}", status_code=204, responses={**found, **_problems(409)})
     async def forget(id_: id_of) -> Response:
         """Forget one document."""
-        if not await service.coordinator.delete([id_]):
+        if not await service.delete([id_]):
             raise RefusedError(404, "there is no such document")
         return Response(status_code=204)
 
@@ -214,9 +214,8 @@ def _id(request: Request) -> str:
 async def _not_routed(request: Request, error: HTTPException) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         there = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-        allowed = ", ".join(
-            sorted(method for route in there for method in getattr(route, "methods", None) or ())
-        )
+        methods = {method for route in there for method in getattr(route, "methods", None) or ()}
+        allowed = ", ".join(sorted(methods.union((error.headers or {})["Allow"].split(", "))))
         return problems.answer(405, f"this takes {allowed}", _id(request), {"Allow": allowed})
     return problems.answer(error.status_code, error.detail, _id(request), error.headers)
 

@@ -117,8 +117,9 @@ def read(file: Path | None, overrides: Sequence[str] = ()) -> Reading:
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+        tree = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)  # not all JSON is YAML
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ConfigError(f"--config {file}: {reason}; give a JSON or YAML file") from None
     if tree is None:
@@ -135,7 +136,7 @@ def _put(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: give a dotted name and a value, server.port=8081 say")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"override {override!r}: {' '.join(str(error).split())}") from None
     for parent in parents:
         tree = tree.setdefault(parent, {})

@@ -1,22 +1,26 @@
 """Open connections: how many there may be, and how long one may take to send a request.
 
-uvicorn bounds neither, nor the size of a request's head.
+uvicorn bounds neither, nor the size of a request's head and trailers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from brein.server import problems
+from brein.server import log, problems
 from brein.server.identity import new_id
 
-_MOST_HEAD = 64 * 1024  # bytes of a request's line and headers
+LEFT = "the client left"  # what a task is cancelled with then, and only then
+_MOST_HEAD = 64 * 1024  # bytes of a request's line and headers, and of its trailers
 _MOST_PIPELINED = 16  # requests that wait for the answer to another on their connection
 _EARLY = 1e-3  # seconds that a timer may be early
+
+_log = log.logger()
 
 
 class Connections:
@@ -25,14 +29,14 @@ class Connections:
     A connection waits from when it is opened, or its last answer was sent, until it has sent its next
     request, all of it; or while it does not take an answer. Where it waits for `read_timeout` seconds, it is
     closed. Where more than `most` are open, the one that has waited longest is closed; where none waits, the
-    newest is refused.
+    newest is refused. `closed` counts all these by reason. `answered` is told the status of each request that
+    was refused before it was known.
     """
 
-    def __init__(self, most: int, read_timeout: float) -> None:
+    def __init__(self, most: int, read_timeout: float, answered: Callable[[None, int], None]) -> None:
         self.open = 0
-        self.refused = 0  # so far, as are the next two
-        self.displaced = 0
-        self.timed_out = 0
+        self.closed = {"refused": 0, "displaced": 0, "timed_out": 0}  # so far
+        self.answered = answered
         self._most = most
         self._read_timeout = read_timeout
         self._waiting: OrderedDict[Connection, float] = OrderedDict()  # by when their time is over
@@ -47,11 +51,11 @@ class Connections:
         self.open += 1
         if self.open > self._most:
             if not self._waiting:
-                self.refused += 1
+                self.closed["refused"] += 1
                 connection.refuse(503, f"{self._most} connections are busy; try again later")
                 return
             oldest, _ = self._waiting.popitem(last=False)
-            self.displaced += 1
+            self.closed["displaced"] += 1
             oldest.transport.abort()
         self.wait(connection)
 
@@ -88,16 +92,20 @@ class Connections:
                 self.wait(connection)
                 continue
             del self._waiting[connection]
-            self.timed_out += 1
+            self.closed["timed_out"] += 1
             connection.time_out()
         self._watching = False
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. `task` is the one that answers its request; it is cancelled where the client leaves."""
+    """One connection. `task` is the one that answers its request; it is cancelled where the client leaves.
+
+    `refused` is the status of the answer that the request under way had from here, if any.
+    """
 
     task: asyncio.Task[Any] | None = None
-    _head: int = 0  # bytes of the head that is not complete
+    refused: int | None = None
+    _head: int = 0  # bytes that came since a head or a piece of a body was complete
     _in_head = True
 
     def __init__(self, connections: Connections, **arguments: Any) -> None:
@@ -113,21 +121,37 @@ class Connection(HttpToolsProtocol):
             self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
         )
 
+    @property
+    def _is_next(self) -> bool:
+        """Whether what is sent now is all of the answer to the request that is being read."""
+        if self._in_head:
+            return self.cycle is None or self.cycle.response_complete
+        return not self.pipeline and not self.cycle.response_started
+
     def time_out(self) -> None:
         """Close: the client took too long. One that had begun to ask is told so."""
-        asks = self._head > 0 if self._in_head else not self.cycle.response_started
         if self.transport.get_write_buffer_size():  # it does not read
             self.transport.abort()
-        elif asks:
-            self.refuse(408, "the request did not come to its end in time; send it faster")
-        else:
+        elif self._in_head and not self._head:
             self.transport.close()
+        else:
+            self.refuse(408, "the request did not come to its end in time; send it faster")
 
     def refuse(self, status: int, detail: str) -> None:
-        """Answer with a problem that no route knows of, and close."""
-        answer = problems.answer(status, detail, new_id(), {"Connection": "close"})
-        headers = (b"%s: %s\r\n" % header for header in answer.raw_headers)
-        self.transport.write(b"".join((STATUS_LINE[status], *headers, b"\r\n", bytes(answer.body))))
+        """Answer with a problem that no route knows of, and close; close alone, where the answer would be
+        taken for that to an earlier request, or for a part of it."""
+        if self._is_next:
+            request_id = new_id()
+            if self._in_head:
+                self._connections.answered(None, status)
+                _log.info("refused", request_id=request_id, status=status, reason=detail)
+            else:  # the guard has the request, and tells of it
+                self.refused = status
+                request_id = self.scope["state"].setdefault("request_id", request_id)
+            headers = {"Connection": "close", "X-Request-ID": request_id}
+            answer = problems.answer(status, detail, request_id, headers)
+            lines = (b"%s: %s\r\n" % header for header in answer.raw_headers)
+            self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", bytes(answer.body))))
         self.transport.close()
 
     # --- what uvicorn, its transport and its parser call ---------------------------------------------
@@ -142,15 +166,14 @@ class Connection(HttpToolsProtocol):
         self._connections.leave(self)
         super().connection_lost(exc)
         if self.task is not None:
-            self.task.cancel()
+            self.task.cancel(LEFT)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the head is too large."""
-        if self._in_head:
-            self._head += len(data)
+        """Read on, unless the head or the trailers are too large."""
+        self._head += len(data)
         super().data_received(data)
-        if self._in_head and self._head > _MOST_HEAD and not self.transport.is_closing():
-            self.refuse(431, f"the request's headers are longer than {_MOST_HEAD:,} bytes; send fewer")
+        if self._head > _MOST_HEAD and not self.transport.is_closing():
+            self.refuse(431, f"the headers or trailers are longer than {_MOST_HEAD:,} bytes; send fewer")
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
@@ -159,7 +182,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that a request begins."""
         if len(self.pipeline) >= _MOST_PIPELINED:
-            raise ValueError("too many requests at once")  # becomes a 400
+            raise ValueError("too many requests at once")  # which ends the connection
         super().on_message_begin()
         self.scope["state"]["connection"] = self
         self._connections.wait(self)
@@ -167,7 +190,12 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Note that the body begins."""
         super().on_headers_complete()
-        self._in_head = False
+        self._in_head, self._head = False, 0
+
+    def on_body(self, body: bytes) -> None:
+        """Note that this is neither head nor trailers."""
+        self._head = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that the request is complete; it may have been answered already."""

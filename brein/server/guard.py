@@ -17,12 +17,14 @@ from brein.server import log, problems
 from brein.server.identity import id_from
 from brein.server.problems import RefusedError
 
-LIVE_PAGE = "/dashboard"  # holds no figures: it asks for the key to get them with
+LIVE_PAGE = "/dashboard"  # it asks for the key to get its figures with
 LEAST_TIMEOUT, MOST_TIMEOUT = 0.01, 86_400.0  # seconds that a client may allow
 _NUMBER = re.compile(rb"\d+(\.\d*)?([eE][-+]?\d+)?")
 _THIS_MACHINE = re.compile(rb"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?", re.IGNORECASE)
 _HEALTH = "/health/"  # asked every second or so, by balancers and by the service itself
-_LEFT = 499  # in the log alone: the client left before its answer
+_OPEN = frozenset({LIVE_PAGE, "/docs", "/openapi.json"})  # these, and what is below the next, need no key
+_OPEN_BELOW = (_HEALTH, "/docs/parts/")
+_LEFT = 499  # logged and counted, never sent: the client left before its answer
 
 _log = log.logger()
 
@@ -54,7 +56,7 @@ class Guard:
         started, status = self._clock(), _LEFT
         headers: dict[bytes, bytes] = dict(scope["headers"])
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id = id_from(headers.get(b"x-request-id"))
+        request_id: str = state.setdefault("request_id", id_from(headers.get(b"x-request-id")))
         bind_contextvars(request_id=request_id)
 
         async def reply(message: Message) -> None:
@@ -74,6 +76,8 @@ class Guard:
         finally:
             if connection is not None:
                 connection.task = None
+                if status == _LEFT and connection.refused:
+                    status = connection.refused
             route = getattr(scope.get("route"), "path_format", None)
             self._answered(route, status)
             tell = _log.debug if status == HTTPStatus.OK and scope["path"].startswith(_HEALTH) else _log.info
@@ -106,7 +110,7 @@ class Guard:
         if self._key is not None:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             known = hmac.compare_digest(given, self._key) and scheme.lower() == b"bearer"
-            if not known and path != LIVE_PAGE and not path.startswith(_HEALTH):
+            if not known and path not in _OPEN and not path.startswith(_OPEN_BELOW):
                 raise RefusedError(
                     401, "give the API key as Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
                 )

@@ -38,6 +38,7 @@ _STATUS: Mapping[type[BreinError], tuple[int, bool]] = {
     GenerationError: (502, False),
 }
 _MOST_ERRORS = 20  # of one invalid body
+_MOST_NAME = 200  # characters of a field, which a client may name as it likes
 
 
 class Mistake(BaseModel):
@@ -72,13 +73,10 @@ class RefusedError(Exception):
 
 
 class InvalidBodyError(RefusedError):
-    """A body that is no JSON, 400, or not what was asked for, 422."""
+    """A body that is JSON, but not what was asked for."""
 
     def __init__(self, error: ValidationError) -> None:
         wrong = error.errors(include_url=False, include_context=False)
-        if wrong[0]["type"] == "json_invalid":
-            super().__init__(400, wrong[0]["msg"])
-            return
         self.mistakes = tuple(_mistake(detail) for detail in wrong[:_MOST_ERRORS])
         first = self.mistakes[0]
         super().__init__(422, f"{first.field or 'body'}: {first.message}")
@@ -86,7 +84,8 @@ class InvalidBodyError(RefusedError):
 
 def _mistake(detail: ErrorDetails) -> Mistake:
     given = "" if detail["type"] == "missing" else f"; got {shown(detail['input'])}"
-    return Mistake(field=".".join(map(str, detail["loc"])), message=detail["msg"] + given)
+    field = ".".join(map(str, detail["loc"]))[:_MOST_NAME]
+    return Mistake(field=field, message=detail["msg"] + given)
 
 
 def answer(

@@ -6,9 +6,19 @@ Bounds are exact: what fulfils a model the engine takes, but for an id that stan
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 from typing_extensions import TypedDict
 
 from brein.records import Emotion, Hit, Strategy
@@ -20,6 +30,7 @@ _NOT_BLANK = r"[^\s\x00-\x1f\x7f-\x9f]"  # a sign that is neither space nor cont
 _MOST_FIELDS = 50  # in one filter, and
 _MOST_CHOICES = 500  # values in one list of it: the engine takes 500 conditions and 30,000 values in all
 _MOST_METADATA = 100
+_MOST_KEYS = 20  # in any other object, known or not
 _EXAMPLE = {"id": "v", "text": "A violin has four strings.", "metadata": {"lang": "en"}}
 
 
@@ -28,10 +39,18 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
+def _small(most: int, given: Any) -> Any:
+    """Refuse a larger object: pydantic would note what is wrong with each member before it counts them."""
+    if isinstance(given, dict) and len(given) > most:
+        size = {"field_type": "Object", "max_length": most, "actual_length": len(given)}
+        raise PydanticKnownError("too_long", size)
+    return given
+
+
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Ordered = str | bool | Integer | float
 Value = Ordered | None
-Choices = Annotated[list[Value], Field(max_length=_MOST_CHOICES)]
+Choices = Annotated[list[Value], Field(max_length=_MOST_CHOICES, fail_fast=True)]
 
 
 def _not_empty(operators: dict[str, Any]) -> dict[str, Any]:
@@ -56,13 +75,30 @@ _Operators = TypedDict(
 _Operators.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
     extra="forbid", strict=True, allow_inf_nan=False, title="Operators"
 )
-Operators = Annotated[_Operators, AfterValidator(_not_empty), Field(json_schema_extra={"minProperties": 1})]
-Where = Annotated[dict[str, Value | Choices | Operators], Field(max_length=_MOST_FIELDS)]
+Operators = Annotated[
+    _Operators,
+    BeforeValidator(partial(_small, _MOST_KEYS)),
+    AfterValidator(_not_empty),
+    Field(json_schema_extra={"minProperties": 1}),
+]
+Where = Annotated[
+    dict[str, Value | Choices | Operators],
+    Field(max_length=_MOST_FIELDS),
+    BeforeValidator(partial(_small, _MOST_FIELDS)),
+]
+Metadata = Annotated[
+    dict[str, Value], Field(max_length=_MOST_METADATA), BeforeValidator(partial(_small, _MOST_METADATA))
+]
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_small(cls, given: Any) -> Any:
+        return _small(_MOST_KEYS, given)
 
 
 class Question(_Strict):
@@ -87,7 +123,7 @@ class NewDocument(_Strict):
 
     id: Id
     text: str
-    metadata: dict[str, Value] = Field(default_factory=dict, max_length=_MOST_METADATA)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class NewDocuments(_Strict):
@@ -102,7 +138,7 @@ def requests(config: ServerConfig) -> tuple[type[Question], type[NewDocuments]]:
     k = Annotated[int, Field(ge=1, le=most, description="documents, at most"), BeforeValidator(_whole)]
     text = Field(min_length=1, max_length=config.max_text, pattern=_NOT_BLANK)
     document = create_model("Document", __base__=NewDocument, __doc__=NewDocument.__doc__, text=(str, text))
-    batch = Field(min_length=1, max_length=config.max_batch, examples=[[_EXAMPLE]])
+    batch = Field(min_length=1, max_length=config.max_batch, fail_fast=True, examples=[[_EXAMPLE]])
     return (
         create_model("Question", __base__=Question, __doc__=Question.__doc__, k=(k, min(10, most))),
         create_model(

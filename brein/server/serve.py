@@ -107,7 +107,8 @@ async def _serve(reading: Reading, key: bytes | None, listening: socket.socket) 
 
 async def _open(service: Service) -> None:
     await service.open()
-    _log.info("ready")
+    if service.obstacle is None:
+        _log.info("ready")
 
 
 class _Server(uvicorn.Server):
@@ -119,8 +120,9 @@ class _Server(uvicorn.Server):
 
 def make_server(service: Service, settings: ServerConfig, key: bytes | None) -> uvicorn.Server:
     """The HTTP server of a service, which does not touch signals."""
-    connections = Connections(settings.max_connections, settings.read_timeout)
+    connections = Connections(settings.max_connections, settings.read_timeout, service.answered)
     service.connections = lambda: connections.open
+    service.closed = connections.closed
     app = App(service, settings, secured=key is not None)
     app.state.connections = connections
     return _Server(

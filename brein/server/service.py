@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from brein.agents import Coordinator, Response
 from brein.config import EngineConfig
 from brein.engine import Engine
-from brein.metrics import Kind, outcome_of
+from brein.metrics import CONNECTIONS_CLOSED, Kind, Reading, outcome_of
 from brein.monitoring import Monitoring, MonitoringConfig
 from brein.records import Answer, Document, Emotion, Retrieval
 from brein.scaling.cluster import ClusterEngine, ScalingConfig
+from brein.server.connections import LEFT
 from brein.server.problems import RefusedError
 from brein.storage import Where
 
@@ -21,7 +22,8 @@ from brein.storage import Where
 class Service:
     """Opens the engine beside the event loop, watches it, and closes it. `draining`: it was told to stop.
 
-    `connections` says how many are open, `probe` asks over the network whether this lives.
+    `connections` says how many are open, `closed` how many it closed itself, by reason; `probe` asks over the
+    network whether this lives.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Service:
         self.engine: Engine | None = None
         self.monitoring: Monitoring | None = None
         self.connections: Callable[[], int] = int
+        self.closed: Mapping[str, int] = {}
         self.probe: Callable[[], object] | None = None
         self._config = config
         self._watched = watched
@@ -54,18 +57,24 @@ class Service:
             RefusedError: they are not there yet.
         """
         if self._coordinator is None:
-            raise RefusedError(503, f"{self._opening}; ask again later")
+            raise RefusedError(503, f"{self.obstacle}; ask again later")
         return self._coordinator
 
     async def open(self) -> None:
-        """Open the engine and warm it up; raises what `Engine.open` and `Engine.coordinator` raise."""
+        """Open the engine and warm it up, unless it is told to stop meanwhile.
+
+        Raises what `Engine.open` and `Engine.coordinator` raise.
+        """
         self.engine = await asyncio.to_thread(self._opened)
+        if self.draining:
+            return
         self._opening = "the engine warms up"
         await asyncio.to_thread(self.engine.warm_up)
         self._coordinator = coordinator = self.engine.coordinator()
         self.monitoring = Monitoring(
             self.engine, coordinator.stats, self.connections, self.probe, config=self._watched
         )
+        self.monitoring.metrics.watch(self._closed_readings)
         self.monitoring.start()
         self._opening = None
 
@@ -102,9 +111,20 @@ class Service:
 
     async def ingest(self, documents: Sequence[Document]) -> None:
         """As `Coordinator.ingest`."""
-        await self.coordinator.ingest(documents)
+        with self._counted():
+            await self.coordinator.ingest(documents)
         if self.monitoring is not None:
             self.monitoring.metrics.ingested(len(documents))
+
+    async def get(self, id_: str) -> Document | None:
+        """As `Coordinator.get`."""
+        with self._counted():
+            return await self.coordinator.get(id_)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """As `Coordinator.delete`."""
+        with self._counted():
+            return await self.coordinator.delete(ids)
 
     def answered(self, route: str | None, status: int) -> None:
         """Count a request; no route where it found none."""
@@ -112,15 +132,26 @@ class Service:
             self.monitoring.metrics.request(route or "none", status)
 
     @contextmanager
-    def _counted(self, kind: Kind) -> Iterator[None]:
+    def _counted(self, kind: Kind | None = None) -> Iterator[None]:
+        """Count the error that this ends with; of a query, its outcome and how long it took."""
         started, failed = time.perf_counter(), None
         try:
             yield
         except BaseException as error:
-            failed = error
-            if self.monitoring is not None and isinstance(error, Exception):
-                self.monitoring.metrics.error(error)
+            failed = _meant(error)
+            if self.monitoring is not None and isinstance(failed, Exception):
+                self.monitoring.metrics.error(failed)
             raise
         finally:
-            if self.monitoring is not None:
+            if self.monitoring is not None and kind is not None:
                 self.monitoring.query(kind, outcome_of(failed), time.perf_counter() - started)
+
+    def _closed_readings(self) -> Iterator[Reading]:
+        for reason, count in self.closed.items():
+            yield CONNECTIONS_CLOSED, (reason,), count
+
+
+def _meant(error: BaseException) -> BaseException:
+    """Of a cancellation, what it is for: unless the client left, its time was over, or that to drain."""
+    is_late = isinstance(error, asyncio.CancelledError) and LEFT not in error.args
+    return TimeoutError() if is_late else error

@@ -42,6 +42,7 @@ def watched(engine):
     monitoring.metrics.request("/v1/search", 200)
     monitoring.metrics.error(StorageError("gone"))
     monitoring.metrics.ingested(30)
+    monitoring.metrics.watch(lambda: [(metrics.CONNECTIONS_CLOSED, ("displaced",), 1)])
     return monitoring.metrics
 
 

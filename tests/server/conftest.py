@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 
 import httpx2
 import pytest
@@ -49,6 +50,21 @@ class Running:
 
     def connect(self):
         return socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT)
+
+    def exchange(self, sent):
+        """What comes back for these bytes until the server closes, which it may do while they are sent."""
+        with self.connect() as raw:
+            with suppress(ConnectionError):
+                raw.sendall(sent)
+            return self.rest_of(raw)
+
+    @staticmethod
+    def rest_of(raw):
+        received = b""
+        with suppress(ConnectionError):
+            while data := raw.recv(65536):
+                received += data
+        return received
 
     def stats(self):
         return self.service.coordinator.stats()["hippocampus"]
@@ -97,6 +113,17 @@ def client(server):
 @pytest.fixture(name="running")
 def _running():
     return running
+
+
+@pytest.fixture
+def until():
+    def until(condition):
+        end = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    return until
 
 
 class Gate:

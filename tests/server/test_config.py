@@ -19,6 +19,7 @@ def test_without_a_file_it_serves_this_machine_with_the_engines_defaults():
     ("name", "text"),
     [
         ("c.json", '{"engine": {"index": {"kind": "IndexFlat"}}, "server": {"port": 9}}'),
+        ("tabs.json", '\ufeff{\n\t"engine": {"index": {"kind": "IndexFlat"}},\n\t"server": {"port": 9}}'),
         ("c.yaml", "engine:\n  index: {kind: IndexFlat}\nserver:\n  port: 9\n"),
     ],
 )
@@ -28,6 +29,12 @@ def test_files_are_json_or_yaml_and_overrides_come_after(tmp_path, name, text):
     config = read(file, ["server.max_k=7", "engine.embedding.kind=hashing", "server.port=10"]).config
     assert (config.engine.index.kind, config.engine.embedding.kind) == ("IndexFlat", "hashing")
     assert (config.server.port, config.server.max_k) == (10, 7)
+
+
+def test_numbers_and_texts_of_json_are_those_of_json(tmp_path):
+    (tmp_path / "c.json").write_text(r'{"server": {"drain": 1e3}, "engine": {"path": "\ud83c\udfbb"}}')
+    config = read(tmp_path / "c.json").config
+    assert (config.server.drain, config.engine.path) == (1000.0, Path("🎻"))
 
 
 def test_an_empty_file_is_the_defaults(tmp_path):
@@ -51,28 +58,33 @@ def test_a_profile_takes_overrides_too():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("name", "text", "said"),
     [
-        ("[1]", "engine and server"),
-        ("a: [", "expected"),
-        ("server: {port: 2024-01-01}", "JSON"),
-        ("server: {port: '1'}", "server.port"),
-        ("servers: {}", "servers"),
-        ("performance: {}\nserver: {}", "performance"),
-        ("server: {read_timeout: .nan}", "read_timeout"),
-        ("\x00", "special characters"),
+        ("c.yaml", "[1]", "engine and server"),
+        ("c.json", "[1]", "engine and server"),
+        ("c.json", "{'server': {}}", "column 2"),
+        ("c.json", "", "column 1"),
+        ("c.yaml", "a: [", "expected"),
+        ("c.yaml", "a: 2024-13-45", "month"),
+        ("c.yaml", "server: {port: 2024-01-01}", "JSON"),
+        ("c.yaml", "server: {port: '1'}", "server.port"),
+        ("c.yaml", "servers: {}", "servers"),
+        ("c.yaml", "performance: {}\nserver: {}", "performance"),
+        ("c.yaml", "server: {read_timeout: .nan}", "read_timeout"),
+        ("c.yaml", "\x00", "special characters"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_in_one_line(tmp_path, text, said):
-    (tmp_path / "c.yaml").write_text(text)
+def test_a_file_that_cannot_be_meant_is_refused_in_one_line(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError) as raised:
-        read(tmp_path / "c.yaml")
+        read(tmp_path / name)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    "override", ["", "port", "=1", ".port=1", "server..port=1", "server.port=[", "a.b.=1"]
+    "override",
+    ["", "port", "=1", ".port=1", "server..port=1", "server.port=[", "server.port=2024-13-45", "a.b.=1"],
 )
 def test_an_override_that_is_none_is_refused(override):
     with pytest.raises(ConfigError, match="override"):

@@ -1,29 +1,16 @@
 """Connections that send nothing, too little, or too many at once; clients that leave, or do not read."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 HEAD = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SOON = 0.2  # seconds
-
-
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def rest_of(raw):
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while data := raw.recv(65536):
-            received += data
-    return received
 
 
 @pytest.mark.parametrize(
@@ -37,13 +24,13 @@ def rest_of(raw):
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", b"HTTP/1.1 408"),
     ],
 )
-def test_what_is_not_sent_in_time_is_closed(running, sent, answer):
+def test_what_is_not_sent_in_time_is_closed(running, until, sent, answer):
     with running(read_timeout=SOON) as server, server.connect() as raw:
         raw.sendall(sent)
-        received = rest_of(raw)
+        received = server.rest_of(raw)
         assert received.startswith(answer)
         assert bool(received) == bool(answer)
-        assert server.connections.timed_out == 1
+        assert server.connections.closed["timed_out"] == 1
         until(lambda: server.connections.open == 0)
 
 
@@ -55,19 +42,19 @@ def test_dripping_does_not_win_time(running):
                 raw.sendall(bytes([byte]))
                 time.sleep(0.02)
         assert time.monotonic() - began < 5
-        assert server.connections.timed_out == 1
+        assert server.connections.closed["timed_out"] == 1
 
 
 def test_an_answered_connection_is_closed_where_nothing_follows(running):
     with running(read_timeout=SOON) as server, server.connect() as raw:
         raw.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert rest_of(raw).startswith(b"HTTP/1.1 200")
+        assert server.rest_of(raw).startswith(b"HTTP/1.1 200")
 
 
 def test_a_refused_body_that_never_ends_is_closed(running):
     with running(read_timeout=SOON, max_body=1024) as server, server.connect() as raw:
         raw.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
-        assert rest_of(raw).startswith(b"HTTP/1.1 413")
+        assert server.rest_of(raw).startswith(b"HTTP/1.1 413")
 
 
 def test_work_takes_longer_than_reading_may(running, gate):
@@ -76,7 +63,7 @@ def test_work_takes_longer_than_reading_may(running, gate):
         assert client.post("/v1/search", json={"query": "zz"}).status_code == 200
 
 
-def test_a_client_that_does_not_read_its_answers_is_closed(running):
+def test_a_client_that_does_not_read_its_answers_is_closed(running, until):
     text = "long " * 19_000
     documents = [{"id": str(n), "text": text} for n in range(50)]
     with running(read_timeout=SOON, documents=documents) as server, server.connect() as raw:
@@ -84,18 +71,18 @@ def test_a_client_that_does_not_read_its_answers_is_closed(running):
         body = b'{"query": "long", "k": 50}'
         request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
         raw.sendall(request * 5)
-        until(lambda: server.connections.timed_out == 1)
+        until(lambda: server.connections.closed["timed_out"] == 1)
         until(lambda: server.connections.open == 0)
 
 
-def test_the_connection_that_waited_longest_makes_room(running):
+def test_the_connection_that_waited_longest_makes_room(running, until):
     with running(max_connections=3) as server, contextlib.ExitStack() as opened:
         idle = [opened.enter_context(server.connect()) for _ in range(3)]
         until(lambda: server.connections.open == 3)
         with server.client() as client:
             assert client.post("/v1/search", json={"query": "violin"}).status_code == 200
-        assert rest_of(idle[0]) == b""
-        assert server.connections.displaced == 1
+        assert server.rest_of(idle[0]) == b""
+        assert server.connections.closed["displaced"] == 1
 
 
 def test_where_all_connections_are_busy_another_is_refused(running, gate):
@@ -104,21 +91,28 @@ def test_where_all_connections_are_busy_another_is_refused(running, gate):
         asking.start()
         assert gate.reached.acquire(timeout=20)
         with server.connect() as raw:
-            received = rest_of(raw)
+            received = server.rest_of(raw)
         assert received.startswith(b"HTTP/1.1 503")
         assert b"retry-after" in received.lower()
         gate.open()
         asking.join(20)
-        assert server.connections.refused == 1
+        assert server.connections.closed["refused"] == 1
 
 
-@pytest.mark.slow
-def test_two_thousand_idle_connections_do_no_harm(start):
+@pytest.fixture
+def many_files():
     resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 3000:
         pytest.skip("needs 3,000 open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_files")
+def test_two_thousand_idle_connections_do_no_harm(start):
     import httpx2
     import psutil
 
@@ -137,7 +131,7 @@ def test_two_thousand_idle_connections_do_no_harm(start):
         assert there.memory_info().rss - before < 50 * 1024**2
 
 
-def test_a_client_that_leaves_frees_its_place(running, gate):
+def test_a_client_that_leaves_frees_its_place(running, gate, until):
     engine = {"agents": {"hippocampus": {"max_concurrent": 1, "queue_size": 1}}}
     with running(engine=engine) as server, server.client() as client:
         body = b'{"query": "zz"}'
@@ -152,3 +146,25 @@ def test_a_client_that_leaves_frees_its_place(running, gate):
         until(lambda: server.stats().cancelled == 2)
         assert server.stats().abandoned == 1  # its thread cannot be stopped
         assert client.get("/health/ready").status_code == 200
+
+
+def test_what_is_refused_before_it_is_known_is_told_in_the_log(running):
+    with running() as server, capture_logs() as lines:
+        received = server.exchange(b"nonsense\r\n\r\n")
+        [line] = [line for line in lines if line["event"] == "refused"]
+    head, _, body = received.partition(b"\r\n\r\n")
+    problem = json.loads(body)
+    assert (line["status"], line["reason"]) == (problem["status"], problem["detail"])
+    assert line["request_id"] == problem["request_id"]
+    assert f"x-request-id: {problem['request_id']}".encode() in head.lower()
+
+
+def test_what_is_refused_in_its_body_is_one_line_under_the_clients_own_id(running, until):
+    with running(read_timeout=SOON) as server, capture_logs() as lines:
+        received = server.exchange(HEAD + b"X-Request-ID: mine\r\nContent-Length: 100\r\n\r\n{")
+        until(lambda: server.connections.open == 0)
+        until(lambda: lines)
+    assert received.startswith(b"HTTP/1.1 408")
+    assert b'"request_id":"mine"' in received
+    [line] = lines
+    assert (line["event"], line["route"], line["status"]) == ("request", "/v1/search", 408)

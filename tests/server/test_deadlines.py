@@ -1,7 +1,6 @@
 """Deadlines of clients, and overload."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,7 +45,7 @@ def test_what_an_agent_does_not_do_in_time_is_told_too(running, gate):
         assert "timeout = 0.1 s" in response.json()["detail"]
 
 
-def test_overload_is_told_at_once_and_how_long_to_wait(running, gate):
+def test_overload_is_told_at_once_and_how_long_to_wait(running, gate, until):
     engine = {"agents": {"hippocampus": {"max_concurrent": 1, "queue_size": 2}}}
     with running(engine=engine) as server, server.client() as client, ThreadPoolExecutor(8) as pool:
 
@@ -54,9 +53,7 @@ def test_overload_is_told_at_once_and_how_long_to_wait(running, gate):
             return client.post("/v1/search", json={"query": f"zz {n}"})
 
         asked = [pool.submit(ask, n) for n in range(8)]
-        end = time.monotonic() + 20
-        while sum(each.done() for each in asked) < 5 and time.monotonic() < end:
-            time.sleep(0.005)
+        until(lambda: sum(each.done() for each in asked) == 5)
         gate.open()
         responses = [each.result(20) for each in asked]
         refused = [each for each in responses if each.status_code == 503]
@@ -65,18 +62,17 @@ def test_overload_is_told_at_once_and_how_long_to_wait(running, gate):
         assert "queue_size = 2" in refused[0].json()["detail"]
 
 
-def test_documents_and_questions_share_the_bound_of_memory(running, gate):
+def test_documents_and_questions_share_the_bound_of_memory(running, gate, until):
     engine = {"agents": {"hippocampus": {"max_concurrent": 1, "queue_size": 1}}}
     with running(engine=engine) as server, server.client() as client, ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(client.post, "/v1/search", json={"query": "zz"}) for _ in range(2)]
         assert gate.reached.acquire(timeout=20)
-        end = time.monotonic() + 20
-        while server.stats().waiting < 1 and time.monotonic() < end:
-            time.sleep(0.005)
+        until(lambda: server.stats().waiting == 1)
         assert client.post("/v1/documents", json={"documents": [{"id": "a", "text": "b"}]}).status_code == 503
         assert client.get("/v1/documents/bread").status_code == 503
         assert client.delete("/v1/documents/bread").status_code == 503
         assert client.post("/v1/ask", json={"query": "violin"}).status_code == 503
+        assert 'brein_errors_total{error="QueueFullError"} 4.0' in client.get("/metrics").text
         assert client.get("/health/ready").status_code == 200
         gate.open()
         assert [each.result(20).status_code for each in asked] == [200, 200]

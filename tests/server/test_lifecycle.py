@@ -1,15 +1,19 @@
 """A process from its start to its end: readiness, draining, signals, the log."""
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 
 import httpx2
 import pytest
+
+from brein import EngineConfig
+from brein.server.problems import RefusedError
+from brein.server.service import Service
 
 pytestmark = pytest.mark.slow
 LIMIT = 20  # seconds
@@ -44,20 +48,26 @@ def test_what_was_acknowledged_is_there_again(start, client, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_requests_under_way_end_before_the_process_does(start, client, number):
+def test_requests_under_way_end_before_the_process_does(start, client, until, number):
     process = start("server.notice=0")
     url = process.start()
     port = int(url.rpartition(":")[2])
     body = json.dumps({"query": "rain"}).encode()
     head = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+    def is_refused():
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=LIMIT).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
     with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as raw:
         raw.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
         client.get(f"{url}/health/live")  # the bytes have been there before
         process.process.send_signal(number)
         process.until("draining")
-        time.sleep(0.5)  # it is draining, for longer than it needs to see that it is to end
-        with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{url}/health/ready", trust_env=False)
+        until(is_refused)
         raw.sendall(body[5:])
         assert raw.recv(65536).startswith(b"HTTP/1.1 200")
     assert process.end() == 0
@@ -96,6 +106,30 @@ def test_a_second_signal_ends_it_at_once(start):
     process.until("draining")
     process.process.send_signal(signal.SIGTERM)
     assert process.end() == 128 + signal.SIGTERM
+
+
+def test_one_told_to_stop_while_it_opens_ends_and_is_never_ready(start):
+    process = start()
+    process.until("listening")
+    process.process.send_signal(signal.SIGTERM)
+    assert process.end() == 0
+    events = [line["event"] for line in process.lines]
+    assert events[-1] == "closed"
+    assert "ready" not in events[events.index("draining") :]
+
+
+def test_one_told_to_stop_while_it_opens_does_not_warm_up():
+    async def scenario():
+        service = Service(EngineConfig.model_validate({"embedding": {"kind": "hashing"}}))
+        service.draining = True
+        await service.open()
+        assert service.engine is not None
+        assert service.monitoring is None
+        with pytest.raises(RefusedError, match="told to stop"):
+            await service.get("a")
+        await service.close()
+
+    asyncio.run(scenario())
 
 
 def test_every_line_of_the_log_is_json_and_a_request_has_its_own(start, client):

@@ -1,11 +1,19 @@
 """The service does what its OpenAPI document says, tried with requests that keep to it and with others."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+CASES = int(os.environ.get("BREIN_CASES", "280"))  # that schemathesis tries, at least
+OPERATIONS = {
+    ("/v1/search", "post"), ("/v1/ask", "post"), ("/v1/documents", "post"),
+    ("/v1/documents/{id}", "get"), ("/v1/documents/{id}", "delete"),
+    ("/health/live", "get"), ("/health/ready", "get"),
+}  # fmt: skip
 
 
 def test_every_operation_says_all_it_may_answer(client):
@@ -15,11 +23,7 @@ def test_every_operation_says_all_it_may_answer(client):
         for path, each in document["paths"].items()
         for method, operation in each.items()
     }
-    assert set(operations) == {
-        ("/v1/search", "post"), ("/v1/ask", "post"), ("/v1/documents", "post"),
-        ("/v1/documents/{id}", "get"), ("/v1/documents/{id}", "delete"),
-        ("/health/live", "get"), ("/health/ready", "get"),
-    }  # fmt: skip
+    assert set(operations) == OPERATIONS
     for operation in operations.values():
         problems = {status: each for status, each in operation["responses"].items() if int(status) >= 400}
         assert {"400", "500", "503", "504"} <= set(problems)
@@ -40,14 +44,26 @@ def test_the_bounds_of_the_configuration_are_in_the_document(running):
 @pytest.mark.slow
 def test_schemathesis_finds_no_violation(server, tmp_path):
     tool = Path(sys.executable).with_name("schemathesis")
-    options = ["--checks=all", "--max-examples=40", "--seed=1", "--generation-database=none"]
+    report = tmp_path / "report.json"
+    options = [
+        "--checks=all",
+        f"--max-examples={-(-CASES // len(OPERATIONS))}",
+        "--seed=1",
+        "--generation-database=none",
+        f"--report-json-path={report}",
+    ]
     ended = subprocess.run(
         [tool, "--no-color", "run", f"{server.url}/openapi.json", *options],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=600 + CASES,
         check=False,
         cwd=tmp_path,  # it leaves files
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "SCHEMATHESIS_HOOKS": "deadline_hook"},
     )
     assert ended.returncode == 0, ended.stdout[-10_000:]
+    found = json.loads(report.read_text())
+    assert found["complete"]
+    assert found["operations"]["tested"] == len(OPERATIONS)
+    assert found["test_cases"]["generated"] >= CASES
+    print(found["test_cases"])

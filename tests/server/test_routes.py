@@ -119,6 +119,7 @@ def test_what_there_is_no_route_for(client, method, path, status):
 def test_a_method_that_is_not_allowed_is_told_those_that_are(client):
     response = client.put("/v1/documents/a")
     assert response.headers["allow"] == "DELETE, GET"
+    assert client.post("/docs/parts/x").headers["allow"] == "GET, HEAD"
 
 
 def test_the_service_describes_itself_with_nothing_from_elsewhere(client):
@@ -153,6 +154,9 @@ def test_the_service_describes_itself_with_nothing_from_elsewhere(client):
         (b'{"query": "a", "k": 1.5}', 422, "integer"),
         (b'{"query": "a", "k": true}', 422, "integer"),
         (b'{"query": "a", "extra": 1}', 422, "extra"),
+        (b'{"query": "a", "' + b"k" * 100_000 + b'": 1}', 422, "kkk"),
+        (b'{"query": "a", "k": NaN}', 400, "JSON"),
+        (b'{"query": "a", "k": 1' + b"0" * 1000 + b"}", 422, "k"),
         (b'{"query": "a", "where": {"x": {}}}', 422, "where.x"),
         (b'{"query": "a", "where": {"x": {"like": "y"}}}', 422, "like"),
         (b'{"query": "a", "where": {"x": {"gt": null}}}', 422, "gt"),

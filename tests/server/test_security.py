@@ -13,15 +13,27 @@ def secured(running):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/documents/violin", "/openapi.json", "/docs", "/nowhere", "/health", "/metrics"]
+    "path", ["/v1/documents/violin", "/docs/parts", "/nowhere", "/health", "/metrics", "/docs/"]
 )
-def test_all_but_health_needs_the_key(secured, path):
+def test_all_else_needs_the_key(secured, path):
     with secured.client() as client:
         response = client.get(path)
         assert response.status_code == response.json()["status"] == 401
         assert response.headers["www-authenticate"] == "Bearer"
         assert client.get("/health/live").status_code == 200
         assert client.get("/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/parts/swagger-ui.css", "/openapi.json"])
+def test_what_describes_the_service_can_be_read_without_the_key(secured, path):
+    with secured.client() as client:
+        assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", [b"/docs/parts", b"/docs/parts/%2e%2e", b"/health"])
+def test_no_way_leads_from_what_needs_no_key_to_what_does(secured, prefix):
+    sent = b"GET %s/../v1/documents/violin HTTP/1.1\r\nConnection: close\r\n\r\n" % prefix
+    assert secured.exchange(sent).startswith(b"HTTP/1.1 404")
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "s3cret"])
