@@ -23,6 +23,7 @@ _PAUSE = 0.01  # seconds until a client whose question had no answer asks again
 _DRAIN = 120.0  # seconds that agents may take to end what nobody waits for any more
 _LOOK = 0.01  # seconds between two looks whether they have
 _LATE = 0.05  # of the latency: a generator that is later than that shows in the figures
+_LEAST_LATE = 1e-4  # seconds: any event loop takes nearly as many to start a task
 _QUANTILES = {0.5: "medians", 0.95: "95th percentiles"}  # of both, which are compared
 
 Ask = Callable[[str], Awaitable[Response[Any, Any]]]
@@ -170,5 +171,5 @@ def _late(asked: Sequence[Asked], answered: Sequence[Asked]) -> str:
         return ""
     late = np.quantile([one.sent - one.intended for one in asked], list(_QUANTILES))
     latency = np.quantile([one.ended - one.intended for one in answered], list(_QUANTILES))
-    named = zip(_QUANTILES.values(), late > _LATE * latency, strict=True)
+    named = zip(_QUANTILES.values(), late > np.maximum(_LATE * latency, _LEAST_LATE), strict=True)
     return " and the ".join(name for name, is_late in named if is_late)
