@@ -432,7 +432,7 @@ def test_each_number_of_services_is_all_its_turns():
 
 def test_services_are_doubted_where_the_lab_was_the_limit_or_answers_lacked_a_part():
     calm, busy, lacking = [turn(), turn()], [turn(own=0.99), turn()], [turn(), turn(lacking=3)]
-    limited, lacks = "client-limited: the lab used 99% of a core", "3 of 10 answers were degraded"
+    limited, lacks = "client-limited: the lab used over 95% of a core", "3 of 10 answers were degraded"
     assert processes.doubts({1: calm, 2: calm}) == {}
     assert processes.doubts({2: calm, 16: busy}) == {
         "system.processes 16": limited, "system.processes.gain 16": f"at 16: {limited}",
@@ -447,16 +447,16 @@ def test_a_server_is_doubted_where_it_was_not_the_limit_and_so_is_the_ratio():
     def doubts(**changed):
         return http.doubts({name: [turn(), turn()] for name in ("echo", "service", "balancer")} | changed)
 
-    limited = "client-limited: the lab used 99% of a core"
+    limited = "client-limited: the lab used over 95% of a core"
     assert doubts() == {}
     assert doubts(echo=[turn(own=0.99), turn()]) == {
         "system.http echo": limited, "system.http.ratio": f"echo: {limited}",
     }  # fmt: skip
     assert doubts(balancer=[turn(own=0.99), turn()]) == {"system.http balancer": limited}
-    idle = doubts(service=[turn(cpu=0.6), turn()])
+    idle = doubts(service=[turn(cpu=0.6), turn(cpu=0.7)])
     assert set(idle) == {"system.http service", "system.http.ratio"}
     assert idle["system.http service"] == (
-        "not at its limit: the server used 60% of a core, the lab 50%; raise suite.system.clients"
+        "not at its limit: neither it nor the lab used 90% of a core; raise suite.system.clients"
     )
 
 

@@ -102,10 +102,6 @@ def doubts(turns: Mapping[str, Sequence[Turn]]) -> dict[str, str]:
 
 def _idle(turn: Turn) -> str:
     """Why neither the server nor the lab was at its limit; empty where one was."""
-    server, lab = turn.cpu / turn.seconds, turn.own / turn.seconds
-    if max(server, lab) >= _BUSY:
+    if max(turn.cpu, turn.own) >= _BUSY * turn.seconds:
         return ""
-    return (
-        f"not at its limit: the server used {server:.0%} of a core, the lab {lab:.0%}; raise "
-        "suite.system.clients"
-    )
+    return f"not at its limit: neither it nor the lab used {_BUSY:.0%} of a core; raise suite.system.clients"

@@ -36,8 +36,8 @@ class Turn:
     @property
     def limit(self) -> str:
         """Why not the servers are what was measured; empty where they are."""
-        share = self.own / self.seconds
-        return f"client-limited: the lab used {share:.0%} of a core" if share > _LIMITED else ""
+        limited = self.own > _LIMITED * self.seconds
+        return f"client-limited: the lab used over {_LIMITED:.0%} of a core" if limited else ""
 
     @property
     def lack(self) -> str:
