@@ -352,6 +352,7 @@ _SYSTEM = (
     _ended("system.rejection_rate", "Searches rejected", "system.search", "rejected"),
     _ended("system.timeout_rate", "Searches timed out", "system.search", "timed out"),
     _ended("system.failure_rate", "Searches failed", "system.search", "failed"),
+    _ended("system.degraded_rate", "Answers degraded", "system.search", "degraded"),
     Metric("system.cpu", "CPU of the service, of all cores", "", "lower", "system.cpu", _mean, "share"),
     Metric("system.memory", "Memory of the service, of all memory", "", "lower", "system.memory", _mean),
     Metric("system.resident_memory", "Memory of the service", "B", "lower", "system.resident_memory", _mean),
@@ -362,7 +363,7 @@ _SYSTEM = (
     ),
     Metric(
         "system.processes.gain",
-        "Searches by several services over one's",
+        "Searches by several services over the fewest's",
         "",
         "higher",
         "system.processes.gain",

@@ -88,7 +88,7 @@ def _doubts(metric: Metric, measured: Measured, trials: Sequence[Trial]) -> Iter
         text
         for trial in trials
         for beginning, text in trial.facts.get("doubts", {}).items()
-        if name.startswith(beginning)
+        if f"{name} ".startswith((f"{beginning} ", f"{beginning}."))  # 1 is no beginning of 16
     )
     for text, times in cast.items():
         yield f"{text} (in {times} of {len(trials)} trials)"

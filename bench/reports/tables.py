@@ -117,9 +117,9 @@ _TABLES = {
     "Memory of the service": {"system.resident_memory": "resident"},
     "Services side by side": {
         "system.processes.throughput": "searches",
-        "system.processes.gain": "over one's",
+        "system.processes.gain": "over the fewest's",
     },
-    "Cached searches over HTTP, and a bare server that echoes": {
+    "Cached searches over HTTP, a bare server that echoes, and a balancer": {
         "system.http.throughput": "requests",
         "system.http.cpu": "CPU of a request",
     },

@@ -376,6 +376,8 @@ def test_a_late_generator_and_failed_questions_are_doubted():
     said = "generator-limited: questions were asked late by over 5% of their latency, by the "
     assert doubt(late) == f"{said}medians and the 95th percentiles"
     assert doubt(Offered(0.5, 10.0, asked(0.4, late=0.01), 5, {})) == ""
+    assert doubt(Offered(0.5, 10.0, asked(4e-4, late=9e-5), 5, {})) == "", "starting a task takes as long"
+    assert doubt(Offered(0.5, 10.0, asked(4e-4, late=2e-4), 5, {})).startswith(said)
     stalled = [*asked(*[0.4] * 18), *asked(0.4, 0.4, late=0.3)]
     assert doubt(Offered(0.5, 10.0, stalled, 5, {})) == f"{said}95th percentiles"
     assert doubt(offered(0.5, 0.4, None)) == "1 questions failed, the first: a problem"

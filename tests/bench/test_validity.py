@@ -159,6 +159,15 @@ def test_a_trials_own_doubts_reach_the_series_they_name(machine):
     assert reasons(machine, every, asked) == ["generator-limited (in 5 of 5 trials)"]
 
 
+def test_a_doubt_of_one_label_is_none_of_another_that_begins_alike(machine):
+    gave = [f"system.processes {label_text({'processes': count})}" for count in ("1", "16")]
+    limited = {"doubts": {"system.processes 1": "client-limited"}}
+    trials = [t.model_copy(update={"suite": "system", "series": gave}) for t in five(facts=limited)]
+    one, many = (measured("system.processes.throughput", labels={"processes": n}) for n in ("1", "16"))
+    assert reasons(machine, trials, one) == ["client-limited (in 3 of 5 trials)"]
+    assert reasons(machine, trials, many) == []
+
+
 def test_pools_of_more_threads_than_pinned_are_a_reason(machine):
     wide = five(facts={"pools": {"libgomp": 2, "torch": 16}})
     assert reasons(machine, wide) == ["more threads than the 2 of trial.threads: torch 16"]

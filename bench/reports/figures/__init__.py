@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.record import RunRecord
-from bench.reports.figures import ablation, stages
+from bench.reports.figures import ablation, stages, system
 from bench.reports.figures.agents import under_load
 from bench.reports.figures.baseline import beside_documented
 from bench.reports.figures.batching import shared_calls
@@ -41,6 +41,8 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
         *calibration(record, samples),
         *shared_calls(record),
         *under_load(record),
+        *system.side_by_side(record),
+        *system.over_http(record),
         *peers(record),
     ]
 

@@ -22,6 +22,9 @@ from brein.errors import QueueFullError
 _PAUSE = 0.01  # seconds until a client whose question had no answer asks again
 _DRAIN = 120.0  # seconds that agents may take to end what nobody waits for any more
 _LOOK = 0.01  # seconds between two looks whether they have
+_LATE = 0.05  # of the latency: a generator that is later than that shows in the figures
+_LEAST_LATE = 1e-4  # seconds: any event loop takes nearly as many to start a task
+_QUANTILES = {0.5: "medians", 0.95: "95th percentiles"}  # of both, which are compared
 
 Ask = Callable[[str], Awaitable[Response[Any, Any]]]
 Read = TypeVar("Read")
@@ -30,7 +33,7 @@ Read = TypeVar("Read")
 class Asked(NamedTuple):
     """A question that was meant to be asked at `intended`, was at `sent`, and what became of it at `ended`.
 
-    `trace` is there where it was answered, `problem` where it was not, or what the answer lacks and why.
+    `trace` is there where agents answered it, `problem` where nobody did, or what the answer lacks and why.
     """
 
     intended: float
@@ -141,3 +144,32 @@ async def drained(stats: Callable[[], Mapping[str, AgentStats]]) -> None:
 def utilisation(before: AgentStats, after: AgentStats) -> float:
     """Busy slot-seconds over all there were between two readings of an agent."""
     return (after.busy - before.busy) / (after.slots * (after.elapsed - before.elapsed))
+
+
+def doubt(asked: Sequence[Asked], things: str) -> str:
+    """Why not to believe figures made of these; empty where nothing is. `things` says what they are.
+
+    They were asked late, or failed, or their answers lack a part.
+    """
+    found = []
+    answered = [one for one in asked if one.outcome in ("answered", "degraded")]
+    if late := _late(asked, answered):
+        found.append(
+            f"generator-limited: {things} were asked late by over {_LATE:.0%} of their latency, by the {late}"
+        )
+    if failed := [one.problem for one in asked if one.outcome == "failed"]:
+        found.append(f"{len(failed):,} {things} failed, the first: {failed[0]}")
+    if lacking := [one.problem for one in answered if one.outcome == "degraded"]:
+        share = len(lacking) / len(answered)
+        found.append(f"{share:.0%} of the answers were degraded, the first: {lacking[0]}")
+    return "; ".join(found)
+
+
+def _late(asked: Sequence[Asked], answered: Sequence[Asked]) -> str:
+    """By which quantiles they were asked late; empty where by none."""
+    if not answered:
+        return ""
+    late = np.quantile([one.sent - one.intended for one in asked], list(_QUANTILES))
+    latency = np.quantile([one.ended - one.intended for one in answered], list(_QUANTILES))
+    named = zip(_QUANTILES.values(), late > np.maximum(_LATE * latency, _LEAST_LATE), strict=True)
+    return " and the ".join(name for name, is_late in named if is_late)

@@ -36,8 +36,6 @@ _OF_QUESTIONS = (
     "agents.load.overhead",
 )  # series of a load
 _OF_KEPT = ("agents.utilisation", "agents.sustained_rate")  # series of the highest that keeps it
-_LATE = 0.05  # of the latency: a generator that is later than that shows in the figures
-_QUANTILES = {0.5: "medians", 0.95: "95th percentiles"}  # of both, which are compared
 
 
 @dataclass(frozen=True)
@@ -224,30 +222,5 @@ def doubts(offered: Sequence[Offered], objective: float) -> dict[str, str]:
 
 
 def doubt(offered: Offered) -> str:
-    """Why not to believe a load's figures; empty where nothing is.
-
-    Questions were asked late, or failed, or their answers lack a part.
-    """
-    found = []
-    answered = [one for one in offered.asked if one.trace]
-    if late := _late(offered.asked, answered):
-        found.append(
-            f"generator-limited: questions were asked late by over {_LATE:.0%} of their latency, "
-            f"by the {late}"
-        )
-    if failed := [one.problem for one in offered.asked if one.outcome == "failed"]:
-        found.append(f"{len(failed):,} questions failed, the first: {failed[0]}")
-    if lacking := [one.problem for one in answered if one.outcome == "degraded"]:
-        share = len(lacking) / len(answered)
-        found.append(f"{share:.0%} of the answers were degraded, the first: {lacking[0]}")
-    return "; ".join(found)
-
-
-def _late(asked: Sequence[Asked], answered: Sequence[Asked]) -> str:
-    """By which quantiles questions were asked late; empty where by none."""
-    if not answered:
-        return ""
-    late = np.quantile([one.sent - one.intended for one in asked], list(_QUANTILES))
-    latency = np.quantile([one.ended - one.intended for one in answered], list(_QUANTILES))
-    named = zip(_QUANTILES.values(), late > _LATE * latency, strict=True)
-    return " and the ".join(name for name, is_late in named if is_late)
+    """Why not to believe a load's figures; empty where nothing is."""
+    return generator.doubt(offered.asked, "questions")

@@ -4,7 +4,7 @@
 |---|---|
 | load | start to ready, memory at rest; CPU, memory, disk and network while searches arrive at a rate |
 | processes | searches answered by 1, 2, … services side by side, each with a copy of the documents |
-| http | cached searches beside a bare uvicorn that echoes: what the service itself costs |
+| http | cached searches beside a bare uvicorn that echoes, and through a balancer: what each costs |
 
 `suite.system.parts` says which of them run, each in its own process. CPU, memory and disk are those of the
 services' processes; the lab's own, which asks, is on the same machine and in none of them.

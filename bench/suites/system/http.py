@@ -1,99 +1,107 @@
-"""Part `http`: what the service itself costs: cached searches beside a bare server that echoes.
+"""Part `http`: what the service itself costs: cached searches beside a bare server that echoes, and balanced.
 
-Both run all the time and are asked in turns, each by the same clients, with the same request.
+All run all the time and are asked in turns, each by the same clients, with the same request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from bench import trial
 from bench.suites.base import Experiment
 from bench.suites.system import client
-from bench.suites.system.processes import saturate
-from bench.suites.system.service import Service, echoing, serving
+from bench.suites.system.saturation import Turn, saturate, together
+from bench.suites.system.service import balancing, echoing, serving
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 
 METRICS: tuple[str, ...] = ("system.http",)
-_TURNS = ("echo", "service", "service", "echo")  # so that what drifts meets both alike
-_LIMITED = 0.95  # of a core: where the lab itself uses as much, the server may not be what is measured
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Answers that a server gave, the CPU seconds that took it, and the share of a core the lab used."""
-
-    answers: int
-    cpu: float
-    own: float
+_TURNS = ("echo", "service", "balancer", "balancer", "service", "echo")  # so that what drifts meets all alike
+_COMPARED = ("echo", "service")  # what the ratio is made of
+_BUSY = 0.9  # of a core: where neither the server nor the lab used as much, both waited
 
 
 def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
-    """Plan the turns."""
+    """Plan the turns, or say that no search is kept."""
     settings = experiment.config.suite.system
-    share = settings.seconds / len(_TURNS)
+    if experiment.engine.cache.search.maxsize == 0:
+        return Work(skipped={"system.http": "needs a search cache in memory (cache.search.maxsize)"})
     conditions = {
-        "system.http": f"one query, found in the cache, for {settings.k} hits; a bare uvicorn on the same "
-        f"event loop and parser that answers with what it is sent; {settings.clients} clients, turns of "
-        f"{share:g} s: " + ", ".join(_TURNS)
+        "system.http": f"one query, found in the cache, for {settings.k} hits; echo: a bare uvicorn on the "
+        "same event loop and parser that answers with what it is sent; balancer: the process in front of "
+        f"that service, its own CPU alone; {settings.clients} clients, turns of "
+        f"{_seconds(settings.seconds):.3g} s: " + ", ".join(_TURNS)
     }
     plan = Plan("system", "http", "bench.suites.system.http:measure", argument)
     return Work([plan], conditions=conditions)
 
 
 def measure(argument: dict[str, Any]) -> Measurement:
-    """In a child: ask both servers in turns."""
+    """In a child: start the servers, and ask them in turns."""
     settings = argument["settings"]
     request = client.search(argument["queries"][0], settings["k"])
-    with serving(argument) as service, echoing() as echo, asyncio.Runner() as runner:
-        servers = {"echo": echo, "service": service}
-        yield
+    yield
+    with (
+        echoing() as echo,
+        serving(argument) as service,
+        balancing(service) as balancer,
+        asyncio.Runner() as runner,
+    ):
+        servers = {"echo": echo, "service": service, "balancer": balancer}
         timed = time_each(
             lambda name: runner.run(
-                turn(servers[name], request, settings["clients"], settings["seconds"] / len(_TURNS))
+                saturate([servers[name]], repeat(request), settings["clients"], _seconds(settings["seconds"]))
             ),
             _TURNS,
         )
     yield
-    turns = [one.given for one in timed]
-    return trial.report(*samples(turns, settings["seconds"] / len(_TURNS)), doubts=doubts(turns))
-
-
-async def turn(server: Service, request: bytes, clients: int, seconds: float) -> Turn:
-    """Ask one server as fast as it answers."""
-    before, own, start = server.usage().cpu, time.process_time(), time.perf_counter()
-    answers = await saturate([server], iter(lambda: request, None), clients, seconds)
-    took = time.perf_counter() - start
-    return Turn(answers, (server.usage().cpu - before) * seconds / took, (time.process_time() - own) / took)
-
-
-def samples(turns: list[Turn], seconds: float) -> list[Samples]:
-    """The turns, as samples: requests a second, CPU of a request, the service's over the bare server's."""
-    by_server = {
-        name: [turn for of, turn in zip(_TURNS, turns, strict=True) if of == name]
-        for name in ("echo", "service")
+    turns = {
+        name: [one.given for of, one in zip(_TURNS, timed, strict=True) if of == name] for name in servers
     }
+    return trial.report(*samples(turns), doubts=doubts(turns))
+
+
+def _seconds(seconds: float) -> float:
+    """How long a turn is, of so many seconds for all."""
+    return seconds / len(_TURNS)
+
+
+def samples(turns: Mapping[str, Sequence[Turn]]) -> list[Samples]:
+    """The turns, as samples: requests a second, CPU of a request, the service's over the bare server's."""
     made = []
-    for name, of in by_server.items():
+    for name, of in turns.items():
         rate, cpu = (Samples(series, server=name) for series in ("system.http", "system.http.cpu"))
         for each in of:
-            rate.add(seconds, items=each.answers)
-            cpu.add(each.cpu / each.answers if each.answers else 0.0)
+            rate.add(each.seconds, items=each.answers)
+            cpu.add(each.cpu / each.answers)
         made += [rate, cpu]
-    answers = {name: sum(turn.answers for turn in of) for name, of in by_server.items()}
+    echoes, searches = (sum(turn.answers for turn in turns[name]) for name in _COMPARED)
     ratio = Samples("system.http.ratio")
-    ratio.add(answers["service"], reference=answers["echo"])
+    ratio.add(searches, reference=echoes)
     return [*made, ratio]
 
 
-def doubts(turns: list[Turn]) -> dict[str, str]:
-    """Why not to believe a figure: the lab could not ask any faster."""
-    return {
-        f"system.http {name}": f"client-limited: the lab used {turn.own:.0%} of a core"
-        for name, turn in zip(_TURNS, turns, strict=True)
-        if turn.own > _LIMITED
+def doubts(turns: Mapping[str, Sequence[Turn]]) -> dict[str, str]:
+    """Why not to believe a figure: the server was not what bounded a rate, or gave no whole answers.
+
+    The ratio is as good as both rates that it is made of.
+    """
+    lacking = {name: together(turn.lack for turn in of) for name, of in turns.items() if name != "echo"}
+    rates = {
+        name: together([*(turn.limit or _idle(turn) for turn in of), lacking.get(name, "")])
+        for name, of in turns.items()
     }
+    found = {f"system.http {name}": why for name, why in rates.items()}
+    found |= {f"system.http.cpu {name}": why for name, why in lacking.items()}
+    found["system.http.ratio"] = together(f"{name}: {rates[name]}" for name in _COMPARED if rates[name])
+    return {series: why for series, why in found.items() if why}
+
+
+def _idle(turn: Turn) -> str:
+    """Why neither the server nor the lab was at its limit; empty where one was."""
+    if max(turn.cpu, turn.own) >= _BUSY * turn.seconds:
+        return ""
+    return f"not at its limit: neither it nor the lab used {_BUSY:.0%} of a core; raise suite.system.clients"

@@ -1,15 +1,16 @@
 """Part `load`: a service under a stated load, as the operating system and its callers see it.
 
 Searches arrive as a Poisson process, whatever became of those before, and count from when they were to be
-sent. Meanwhile a request that asks for no work at all says what the way to the service and back takes.
+sent. Meanwhile requests that ask for no work at all say what the way to the service and back takes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, repeat
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,15 @@ import psutil
 from bench import trial
 from bench.machine import usable_cores
 from bench.metrics import Outcome
-from bench.suites.agents.generator import arrivals
+from bench.suites.agents.generator import Asked, arrivals, doubt, read_at
 from bench.suites.base import Experiment
 from bench.suites.system import client
 from bench.suites.system.service import Service, Usage, serving
-from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload import popularity
 from bench.workload.dataset import TextDataset
 from bench.workload.popularity import Stream
+from brein.errors import first_line
 
 METRICS: tuple[str, ...] = (
     "system.startup_time",
@@ -35,6 +36,7 @@ METRICS: tuple[str, ...] = (
     "system.rejection_rate",
     "system.timeout_rate",
     "system.failure_rate",
+    "system.degraded_rate",
     "system.cpu",
     "system.memory",
     "system.resident_memory",
@@ -43,26 +45,27 @@ METRICS: tuple[str, ...] = (
 )
 LEAD_IN = 1 / 3  # of `seconds`: goes by before anything counts, so that caches are as they will be
 _PROBE = 0.1  # seconds between two requests that ask for no work
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A search that was to be sent at `intended`, in seconds since the load counts, and what became of it."""
-
-    intended: float
-    ended: float
-    outcome: Outcome
+_LATEST = 1e-3  # seconds that a timer of an event loop may be late: the system counts them in milliseconds
+_OUTCOMES: dict[int, Outcome] = {200: "answered", 503: "rejected", 504: "timed out"}  # by status
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A load: its searches that count, the probes' seconds, and what the service used in `seconds`."""
+    """What became of a load: its searches, those of the lead-in before 0 among them, and its probes.
+
+    `used` is what the service used in `seconds`, `memory` its bytes at their end.
+    """
 
     seconds: float
-    sent: Sequence[Sent]
-    probes: Sequence[float]
+    searches: Sequence[Asked]
+    probes: Sequence[Asked]
     used: Usage
     memory: int
+
+    @property
+    def counted(self) -> list[Asked]:
+        """The searches that were to be sent in these seconds."""
+        return [one for one in self.searches if one.intended >= 0]
 
 
 def stream(experiment: Experiment, dataset: TextDataset) -> Stream:
@@ -109,20 +112,17 @@ def measure(argument: dict[str, Any]) -> Measurement:
         for row in Stream.read(argument["stream"]).drawn(argument["seed"])
     ]
     random = np.random.default_rng(argument["seed"])
+    yield  # a start is measured too, while nothing else runs
     with serving(argument) as service, asyncio.Runner() as runner:
         at_rest = service.memory()
-        yield
-        timed = time_each(
-            lambda rate: runner.run(offer(service, cycle(requests), rate, settings["seconds"], random)),
-            [settings["rate"]],
-        )
+        seen = runner.run(offer(service, cycle(requests), settings["rate"], settings["seconds"], random))
     yield
-    seen = timed[0].given
     return trial.report(
         Samples.of(service.startup, "system.startup"),
         Samples.of(at_rest, "system.resident_memory", state="at rest"),
         Samples.of(seen.memory, "system.resident_memory", state="loaded"),
         *samples(seen),
+        doubts=doubts(seen),
     )
 
 
@@ -130,74 +130,73 @@ async def offer(
     service: Service, requests: Iterator[bytes], rate: float, seconds: float, random: np.random.Generator
 ) -> Seen:
     """Offer a load, and see what the service makes of it; ends when each request has its answer."""
-    now = asyncio.get_running_loop().time
     lead = LEAD_IN * seconds
+    begin = asyncio.get_running_loop().time() + lead
     spans = ((-lead, 0.0), (0.0, seconds))
     times = np.concatenate([arrivals(rate, *span, random) for span in spans]).tolist()
+    probing = np.arange(0.0, seconds, _PROBE).tolist()
     async with client.pool(service.port) as searches, client.pool(service.port) as probes:
-        begin = now() + lead
-
-        async def send(request: bytes, intended: float) -> Sent:
-            outcome = await _outcome(searches, request)
-            return Sent(intended, now() - begin, outcome)
-
-        async with asyncio.TaskGroup() as group:
-            used = group.create_task(_used(service, begin, seconds))
-            probed = group.create_task(_probe(probes, begin, seconds))
-            sending = []
-            for intended in times:
-                await asyncio.sleep(max(0.0, begin + intended - now()))
-                sending.append(group.create_task(send(next(requests), intended)))
-    sent = [task.result() for task in sending]
-    usage, memory = used.result()
-    return Seen(seconds, [one for one in sent if one.intended >= 0], probed.result(), usage, memory)
+        searched, probed, before, after, memory = await asyncio.gather(
+            _send_at(times, begin, searches, requests),
+            _send_at(probing, begin, probes, repeat(client.LIVE)),
+            read_at(begin, service.usage),
+            read_at(begin + seconds, service.usage),
+            read_at(begin + seconds, service.memory),
+        )
+    used = Usage(after.cpu - before.cpu, after.disk - before.disk)
+    return Seen(seconds, searched, probed, used, memory)
 
 
-async def _outcome(pool: client.Pool, request: bytes) -> Outcome:
+async def _send_at(
+    times: Iterable[float], begin: float, pool: client.Pool, requests: Iterator[bytes]
+) -> list[Asked]:
+    """Send one request at each of `times`, ascending, whatever became of those before."""
+    sending = []
+    async with asyncio.TaskGroup() as group:
+        for intended in times:
+            await _until(begin + intended)
+            sending.append(group.create_task(_send(pool, next(requests), intended, begin)))
+    return [task.result() for task in sending]
+
+
+async def _until(moment: float) -> None:
+    """Wait for a moment of the event loop's clock; its timers would be up to a millisecond late."""
+    now = asyncio.get_running_loop().time
+    await asyncio.sleep(max(0.0, moment - now() - _LATEST))
+    while now() < moment:
+        await asyncio.sleep(0)
+
+
+async def _send(pool: client.Pool, request: bytes, intended: float, begin: float) -> Asked:
+    """Send a request, and say what became of it."""
+    now = asyncio.get_running_loop().time
+    sent = now() - begin
     try:
-        status = await pool.ask(request)
-    except OSError:
-        return "failed"
-    known: dict[int, Outcome] = {200: "answered", 503: "rejected", 504: "timed out"}
-    return known.get(status, "failed")
-
-
-async def _used(service: Service, begin: float, seconds: float) -> tuple[Usage, int]:
-    """What the service used from `begin` on, and its memory in the end."""
-    now = asyncio.get_running_loop().time
-    await asyncio.sleep(begin - now())
-    before = service.usage()
-    await asyncio.sleep(begin + seconds - now())
-    after = service.usage()
-    return Usage(after.cpu - before.cpu, after.disk - before.disk), service.memory()
-
-
-async def _probe(pool: client.Pool, begin: float, seconds: float) -> list[float]:
-    """Seconds that each request for no work took."""
-    now = asyncio.get_running_loop().time
-    await asyncio.sleep(begin - now())
-    took = []
-    while (start := now()) < begin + seconds:
-        await pool.ask(client.LIVE)
-        took.append(now() - start)
-        await asyncio.sleep(_PROBE)
-    return took
+        answer = await pool.ask(request)
+    except OSError as error:
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        return Asked(intended, sent, now() - begin, "failed", problem=problem)
+    ended = now() - begin
+    outcome: Outcome = _OUTCOMES.get(answer.status, "failed")
+    if outcome != "answered":
+        return Asked(intended, sent, ended, outcome, problem=f"status {answer.status}")
+    if request == client.LIVE or answer.is_whole:
+        return Asked(intended, sent, ended, outcome)
+    return Asked(intended, sent, ended, "degraded", problem=str(json.loads(answer.body)["degraded"]))
 
 
 def samples(seen: Seen) -> list[Samples]:
-    """What was seen, as samples."""
+    """What was seen, as samples: answers by when they came, all else by when it was to be sent."""
     searches, answers, network = (
         Samples("system.search"),
         Samples("system.answers"),
         Samples("system.network"),
     )
-    for one in seen.sent:
-        searches.add(one.ended - one.intended, one.intended, outcome=one.outcome)
-    answers.add(
-        seen.seconds, items=sum(one.outcome == "answered" and one.ended < seen.seconds for one in seen.sent)
-    )
-    for took in seen.probes:
-        network.add(took)
+    for series, asked in ((searches, seen.counted), (network, seen.probes)):
+        for one in asked:
+            series.add(one.ended - one.intended, one.intended, outcome=one.outcome)
+    in_time = (one.outcome == "answered" and 0 <= one.ended < seen.seconds for one in seen.searches)
+    answers.add(seen.seconds, items=sum(in_time))
     return [
         searches,
         answers,
@@ -206,3 +205,13 @@ def samples(seen: Seen) -> list[Samples]:
         Samples.of(seen.memory / psutil.virtual_memory().total, "system.memory"),
         Samples.of(seen.used.disk / seen.seconds, "system.disk"),
     ]
+
+
+def doubts(seen: Seen) -> dict[str, str]:
+    """Why not to believe what was made of the searches, or of the probes.
+
+    What the service used it used, whatever became of them.
+    """
+    of_searches, of_probes = doubt(seen.counted, "searches"), doubt(seen.probes, "requests for no work")
+    cast = {"system.search": of_searches, "system.answers": of_searches, "system.network": of_probes}
+    return {series: why for series, why in cast.items() if why}

@@ -6,7 +6,8 @@ Nothing is found in a cache, so that each search is work; clients wait for their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import cycle
 from typing import Any
@@ -17,13 +18,13 @@ from bench import trial
 from bench.machine import usable_cores
 from bench.suites.base import Experiment
 from bench.suites.system import client
-from bench.suites.system.service import Service, serving
+from bench.suites.system.saturation import Turn, saturate, together
+from bench.suites.system.service import serving
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from brein import EngineConfig
 
 METRICS: tuple[str, ...] = ("system.processes",)
-_LEAD_IN = 0.25  # of `seconds`, before answers count
 
 
 def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
@@ -31,7 +32,8 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
     settings = experiment.config.suite.system
     conditions = {
         "system.processes": f"{settings.clients} clients for each service, {settings.seconds:g} s for each "
-        f"number of services on {usable_cores()} cores; no search is cached, every query in turn"
+        "number of services, in two turns, the second in reverse order; "
+        f"{usable_cores()} cores; no search is cached, every query in turn"
     }
     plan = Plan("system", "processes", "bench.suites.system.processes:measure", argument)
     return Work([plan], conditions=conditions)
@@ -40,64 +42,58 @@ def plan(experiment: Experiment, argument: dict[str, Any]) -> Work:
 def measure(argument: dict[str, Any]) -> Measurement:
     """In a child: start as many services as are wanted at most, then search with the first one, two, …"""
     settings, random = argument["settings"], np.random.default_rng(argument["seed"])
-    requests = [client.search(text, settings["k"]) for text in random.permutation(argument["queries"])]
+    requests = cycle([client.search(text, settings["k"]) for text in random.permutation(argument["queries"])])
     engine = _uncached(EngineConfig.read(argument["engine"]))
+    counts = settings["processes"]
+    in_turn = [*counts, *reversed(counts)]  # so that what drifts meets all alike
+    yield
     with ExitStack() as stack, asyncio.Runner() as runner:
-        services = [stack.enter_context(serving(argument, engine)) for _ in range(max(settings["processes"]))]
-        turns = cycle(requests)
-        yield
+        services = [stack.enter_context(serving(argument, engine)) for _ in range(max(counts))]
         timed = time_each(
             lambda count: runner.run(
-                saturate(services[:count], turns, settings["clients"], settings["seconds"])
+                saturate(services[:count], requests, settings["clients"], settings["seconds"] / 2)
             ),
-            settings["processes"],
+            in_turn,
         )
     yield
-    return trial.report(
-        *samples(
-            dict(zip(settings["processes"], (one.given for one in timed), strict=True)), settings["seconds"]
-        )
-    )
+    turns: defaultdict[int, list[Turn]] = defaultdict(list)
+    for count, one in zip(in_turn, timed, strict=True):
+        turns[count].append(one.given)
+    return trial.report(*samples(turns), doubts=doubts(turns))
 
 
-async def saturate(
-    services: Sequence[Service], requests: Iterator[bytes], clients: int, seconds: float
-) -> int:
-    """Have so many clients of each service search as fast as they are answered; count answers in `seconds`.
-
-    Raises:
-        ConnectionError: a service closed a connection.
-    """
-    now = asyncio.get_running_loop().time
-    begin = now() + _LEAD_IN * seconds
-    ended: list[float] = []
-
-    async def search(service: Service) -> None:
-        connection = await client.Connection.open(service.port)
-        while now() < begin + seconds:
-            if await connection.ask(next(requests)) == 200:
-                ended.append(now())
-        connection.close()
-
-    async with asyncio.TaskGroup() as group:
-        for service in services:
-            for _ in range(clients):
-                group.create_task(search(service))
-    return sum(begin <= moment < begin + seconds for moment in ended)
-
-
-def samples(answers: dict[int, int], seconds: float) -> list[Samples]:
-    """Answers by the number of services, as samples; the gain is over the fewest services."""
+def samples(turns: Mapping[int, Sequence[Turn]]) -> list[Samples]:
+    """The turns by the number of services, as samples; the gain is over the fewest services."""
     made = []
-    fewest = answers[min(answers)] / seconds
-    for count, answered in answers.items():
+    fewest = _rate(turns[min(turns)])
+    for count, of in turns.items():
         rate, gain = (
             Samples(name, processes=str(count)) for name in ("system.processes", "system.processes.gain")
         )
-        rate.add(seconds, items=answered)
-        gain.add(answered / seconds, reference=fewest)
+        for turn in of:
+            rate.add(turn.seconds, items=turn.answers)
+        gain.add(_rate(of), reference=fewest)
         made += [rate, gain]
     return made
+
+
+def _rate(turns: Sequence[Turn]) -> float:
+    return sum(turn.answers for turn in turns) / sum(turn.seconds for turn in turns)
+
+
+def doubts(turns: Mapping[int, Sequence[Turn]]) -> dict[str, str]:
+    """Why not to believe a number's figures: the services did not bound them, or gave no whole answers.
+
+    A gain is as good as the figures of both numbers that it is made of.
+    """
+    cast = {
+        count: together(why for turn in of for why in (turn.limit, turn.lack)) for count, of in turns.items()
+    }
+    found = {f"system.processes {count}": why for count, why in cast.items()}
+    for count in turns:
+        of_gain = (f"at {n}: {cast[n]}" for n in (min(turns), count) if cast[n])
+        found[f"system.processes.gain {count}"] = together(of_gain)
+    return {series: why for series, why in found.items() if why}
 
 
 def _uncached(engine: EngineConfig) -> EngineConfig:

@@ -1,7 +1,8 @@
-"""A service to measure: `python -m brein serve` on a copy of the documents, or a bare server beside it."""
+"""A service to measure, `python -m brein serve` on a copy of the documents, and servers to set beside it."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import socket
@@ -9,10 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,12 @@ from typing import Any
 import psutil
 
 from bench.errors import MeasurementError
+from bench.orphans import ending_with_the_parent
 from brein import EngineConfig
 
 _PATIENCE = 120.0  # seconds that a service may take to be ready, and to end
 _LOOK = 0.01  # seconds between two looks
+_LONGEST_LOOK = 5.0  # seconds that one may take
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,28 @@ def echoing() -> Iterator[Service]:
 
 
 @contextmanager
+def balancing(service: Service) -> Iterator[Service]:
+    """A balancer as it is by itself, `python -m brein balance`, in front of a service."""
+    port = _free_port()
+    command = ["-m", "brein", "balance", f"http://127.0.0.1:{service.port}", "--port", str(port)]
+    with _started(command, port, "/health/ready") as balancer:
+        yield balancer
+
+
+@contextmanager
 def _started(command: Sequence[str], port: int, ready: str) -> Iterator[Service]:
-    """A Python process that serves, from when it is ready until it is told to end."""
+    """A Python process that serves, from when it is ready until it is told to end.
+
+    It ends as well when the thread that started it does.
+    """
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=log,
+            stderr=log,
+            preexec_fn=ending_with_the_parent(),  # noqa: PLW1509  it only calls the kernel
+        )
         try:
             while not _answers(port, ready):
                 if process.poll() is not None or time.perf_counter() - start > _PATIENCE:
@@ -106,11 +124,12 @@ def _started(command: Sequence[str], port: int, ready: str) -> Iterator[Service]
 
 
 def _answers(port: int, path: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_LONGEST_LOOK)) as connection:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
 
 def _free_port() -> int:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import importlib.util
 import os
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.errors import MeasurementError, UsageError
+from bench.orphans import ending_with_the_parent
 from bench.suites.peers.base import IntArray, Parameters, VectorPeer, pick
 from brein.records import FloatArray
 
@@ -30,7 +28,6 @@ _OPERATORS = {
     "l2": ("<->", "vector_l2_ops"),
 }
 _START = 60.0  # seconds a server may take to answer
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Pgvector(VectorPeer):
@@ -203,7 +200,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,  # what this process says last is why it failed
-                preexec_fn=_ending_with_the_parent(),  # noqa: PLW1509  no other way; it only calls the kernel
+                preexec_fn=ending_with_the_parent(signal.SIGQUIT),  # noqa: PLW1509  it only calls the kernel
                 **self._as_user(),
             )
         self._wait_until_it_answers(self._process)
@@ -255,11 +252,3 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _ending_with_the_parent() -> Callable[[], object] | None:
-    """What a child calls first so that it ends when this process is gone, where Linux offers it."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # found before the fork
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
