@@ -142,9 +142,13 @@ AGENT_SERVED = Definition(
     "brein_agent_served_total", "counter", "requests", "Admitted requests that were answered.", _AGENT
 )
 KPI_VALUE = Definition(
-    "brein_kpi_value", "gauge", "the KPI's", "A KPI over its window; absent while it is unknown.", ("kpi",)
-)
-KPI_TARGET = Definition("brein_kpi_target", "gauge", "the KPI's", "The bound of a KPI.", ("kpi",))
+    "brein_kpi_value", "gauge", "by label",
+    "A KPI over its window, in the unit that its label says; absent while it is unknown.", ("kpi", "unit"),
+)  # fmt: skip
+KPI_TARGET = Definition(
+    "brein_kpi_target", "gauge", "by label", "The bound of a KPI, in the unit that its label says.",
+    ("kpi", "unit"),
+)  # fmt: skip
 KPI_STATE = Definition(
     "brein_kpi_state",
     "gauge",
@@ -152,6 +156,10 @@ KPI_STATE = Definition(
     "1 for the state a KPI is in: met, missed or unknown.",
     ("kpi", "state"),
 )
+ANOMALIES = Definition(
+    "brein_anomalies_total", "counter", "anomalies", "Values of a metric that were out of the ordinary.",
+    ("metric",),
+)  # fmt: skip
 UNREADABLE = Definition(
     "brein_unreadable_sources", "gauge", "sources", "Parts that could not be read for this scrape."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -38,7 +37,7 @@ class Change:
 
 
 class Alerts:
-    """Evaluates rules, of which `firing` says which fire; `history` has the last changes, the oldest first.
+    """Evaluates rules, of which `firing` says which fire.
 
     `clock` gives seconds since 1970 and never goes back. For one thread at a time.
 
@@ -46,13 +45,12 @@ class Alerts:
         ConfigError: two rules have one name.
     """
 
-    def __init__(self, rules: Iterable[Rule], clock: Callable[[], float], most_changes: int = 1000) -> None:
+    def __init__(self, rules: Iterable[Rule], clock: Callable[[], float]) -> None:
         self.rules = tuple(rules)
         names = [rule.name for rule in self.rules]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"rules {sorted(twice)}: a name is given twice; names are unique")
         self.firing: dict[str, Alert] = {}
-        self.history: deque[Change] = deque(maxlen=most_changes)
         self._clock = clock
         self._since: dict[str, float] = {}
 
@@ -62,13 +60,11 @@ class Alerts:
         A metric that has no value neither ends an alert nor counts towards one: the time begins anew.
         """
         now = self._clock()
-        changes = [
+        return [
             change
             for rule in self.rules
             if (change := self._look(rule, values.get(rule.metric), now)) is not None
         ]
-        self.history.extend(changes)
-        return changes
 
     def _look(self, rule: Rule, value: float | None, now: float) -> Change | None:
         if value is None:

@@ -186,9 +186,15 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
                 "Targets missed",
                 "short",
                 ((promql.total("kpi", metrics.KPI_STATE.name, 'state="missed"', _CHOSEN), "{{kpi}}"),),
-                width=24,
                 height=5,
                 description="Instances that miss a target.",
+            ),
+            _Panel(
+                "Anomalies",
+                "short",
+                ((promql.increase("metric", _SPAN, metrics.ANOMALIES.name, _CHOSEN), "{{metric}}"),),
+                height=5,
+                description="Seconds out of the ordinary; a few an hour are chance.",
             ),
         ),
     ),
@@ -216,9 +222,12 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
             _Panel(
                 "Throughput",
                 "reqps",
-                ((promql.rate("kind", _SPAN, promql.COUNT, promql.ANSWERED, _CHOSEN), "{{kind}}"),),
+                (
+                    (promql.rate("job", _SPAN, promql.COUNT, promql.ANSWERED, _CHOSEN), "all kinds"),
+                    (promql.rate("kind", _SPAN, promql.COUNT, promql.ANSWERED, _CHOSEN), "{{kind}}"),
+                ),
                 target=_TARGETS["throughput"],
-                description="Answered queries.",
+                description="Answered queries; the line is the target of all kinds together.",
             ),
             _Panel(
                 "Errors",
@@ -253,10 +262,18 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
                 "Disk",
                 "Bps",
                 (
+                    (
+                        " + ".join(
+                            promql.rate("instance", _SPAN, each.name, _CHOSEN)
+                            for each in (metrics.DISK_READ, metrics.DISK_WRITTEN)
+                        ),
+                        "{{instance}} both",
+                    ),
                     _speed(metrics.DISK_READ, "instance", "read"),
                     _speed(metrics.DISK_WRITTEN, "instance", "written"),
                 ),
                 target=_TARGETS["disk"],
+                description="The line is the target of both together.",
             ),
             _Panel("Connections", "short", (_now(metrics.CONNECTIONS, "instance"),)),
         ),
@@ -267,18 +284,17 @@ _SECTIONS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
             _Panel(
                 "Hit rate by level",
                 "percentunit",
-                ((promql.hit_ratio("cache, level", _SPAN, _CHOSEN), "{{cache}} {{level}}"),),
+                (
+                    (promql.search_hit_ratio("job", _SPAN, _CHOSEN), "search, any level"),
+                    (promql.hit_ratio("cache, level", _SPAN, _CHOSEN), "{{cache}} {{level}}"),
+                ),
                 target=_TARGETS["hit_rate"],
+                description="The line is the target of searches, whichever level answers.",
             ),
             _Panel(
                 "Hit rate since the start",
                 "percentunit",
-                (
-                    (
-                        f"avg by (cache, level) ({metrics.CACHE_HIT_RATE.name}{{{_CHOSEN}}})",
-                        "{{cache}} {{level}}",
-                    ),
-                ),
+                ((promql.hit_ratio_so_far("cache, level", _CHOSEN), "{{cache}} {{level}}"),),
                 kind="bargauge",
             ),
             _Panel("Size", "bytes", (_now(metrics.CACHE_SIZE, "cache, level"),)),

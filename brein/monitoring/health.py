@@ -6,6 +6,7 @@ import http.client
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -15,10 +16,9 @@ import psutil
 
 from brein.agents import AgentStats
 from brein.cache import CacheStats
-from brein.errors import BreinError
 from brein.metrics import KPI_STATE, KPI_TARGET, KPI_VALUE, Reading, disk_bytes
 from brein.monitoring.alerts import Direction, Rule
-from brein.monitoring.monitor import NO_TAGS, PerformanceMonitor, Statistics, Tags
+from brein.monitoring.monitor import PerformanceMonitor, Statistics, needed
 
 State = Literal["met", "missed", "unknown"]
 STATES: tuple[State, ...] = ("met", "missed", "unknown")
@@ -26,15 +26,16 @@ STATES: tuple[State, ...] = ("met", "missed", "unknown")
 # What the monitor knows these by; the lab has the same names where it measures the same.
 LATENCY = "query.latency"  # seconds, of answered queries, tagged with their kind
 FAILED = "query.failed"  # 1 for every query that the service failed, tagged with kind and outcome
-OVERLOADED = frozenset({"refused", "timed_out"})  # outcomes that say more was asked for than is served
 CPU, MEMORY, DISK, NETWORK = "system.cpu", "system.memory", "system.disk_rate", "system.network_latency"
 WAITING = "agents.waiting"  # requests that wait for any agent
 CACHE_HITS, CACHE_LOOKUPS = "cache.hits", "cache.lookups"  # of the search cache, in any level
 
-_LEAST_SECONDS = 30  # samples, one a second, that a mean over the window needs
-_LEAST_PROBES = 10
-_LEAST_LOOKUPS = 100
-_LEAST_QUERIES = 1000  # below, one failure alone would be more than the 0.1% that are allowed
+LEAST_SAMPLES = 30  # of the machine, for a mean over the window
+LEAST_PROBES = 10
+LEAST_LOOKUPS = 100
+LEAST_QUERIES = 1000  # below, one failure alone would be more than the 0.1% that are allowed
+LEAST_FAILURES = 2  # so many are more than 0.1% of fewer queries
+_THROUGHPUT = 100.0  # queries a second
 
 
 class _UnknownError(Exception):
@@ -104,12 +105,12 @@ class _Window:
         self._monitor = monitor
         self._seconds = seconds
         self._now = monitor.clock()
-        self._found: dict[tuple[object, ...], Statistics] = {}  # several KPIs ask the same
+        self._found: dict[tuple[str, str | None], Statistics] = {}  # several KPIs ask the same
 
-    def of(self, name: str, tags: Tags = NO_TAGS, unanswered: int = 0) -> Statistics:
-        asked = name, *tags.items(), unanswered
+    def of(self, name: str, unanswered: str | None = None) -> Statistics:
+        asked = name, unanswered
         if asked not in self._found:
-            self._found[asked] = self._monitor.statistics(name, self._seconds, tags, unanswered)
+            self._found[asked] = self._monitor.statistics(name, self._seconds, unanswered=unanswered)
         return self._found[asked]
 
     def rate(self, name: str) -> float:
@@ -134,17 +135,16 @@ class _Window:
             raise _UnknownError("no samples")
         return found.max
 
-    def share(self, name: str) -> float:
-        """Of the samples, how many are above 0."""
+    def share(self, name: str, least: int) -> float:
+        """Of the samples, how many are above 0; none where there are too few to say."""
         values = self._monitor.values(name, self._seconds)[:, 1]
-        return float((values > 0).mean()) if len(values) else 0.0
+        return float((values > 0).mean()) if len(values) >= least else 0.0
 
 
 def _p95(window: _Window) -> float:
-    failed = window.of(FAILED).count
-    found = window.of(LATENCY, unanswered=failed)
+    found = window.of(LATENCY, unanswered=FAILED)
     if found.p95 is None:
-        raise _UnknownError(f"{found.count + failed} queries, at least 20 are needed")
+        raise _UnknownError(f"{found.count + found.unanswered} queries, at least {needed(0.95)} are needed")
     return found.p95
 
 
@@ -153,30 +153,30 @@ def _throughput(window: _Window) -> float:
 
 
 def _not_asked_for_more(window: _Window) -> str | None:
-    overloaded = sum(window.of(FAILED, {"outcome": outcome}).count for outcome in OVERLOADED)
-    if overloaded or window.share(WAITING) >= 0.5:
+    asked = window.rate(LATENCY) + window.rate(FAILED)
+    if asked > _THROUGHPUT or window.share(WAITING, LEAST_SAMPLES) >= 0.5:
         return None
-    return "no more was asked for: nothing refused or late, little waiting"
+    return f"no more was asked for: {asked:.3g} queries/s, and few waited"
 
 
 def _errors(window: _Window) -> float:
     failed, answered = window.of(FAILED).count, window.of(LATENCY).count
-    if failed + answered < _LEAST_QUERIES and failed <= 1:
-        raise _UnknownError(f"{failed + answered} queries, at least {_LEAST_QUERIES:,} are needed")
+    if failed + answered < LEAST_QUERIES and failed < LEAST_FAILURES:
+        raise _UnknownError(f"{failed + answered} queries, at least {LEAST_QUERIES:,} are needed")
     return window.rate(FAILED) / (window.rate(FAILED) + window.rate(LATENCY))
 
 
 def _hit_rate(window: _Window) -> float:
     lookups = window.total(CACHE_LOOKUPS)
-    if lookups < _LEAST_LOOKUPS:
-        raise _UnknownError(f"{lookups:g} look-ups, at least {_LEAST_LOOKUPS} are needed")
+    if lookups < LEAST_LOOKUPS:
+        raise _UnknownError(f"{lookups:g} look-ups, at least {LEAST_LOOKUPS} are needed")
     return window.total(CACHE_HITS) / lookups
 
 
 TARGETS = (
     Target(
         "cpu", "CPU utilisation", "below", 0.80, "ratio",
-        "mean over the machine's cores and the window", partial(_Window.mean, name=CPU, least=_LEAST_SECONDS),
+        "mean over the machine's cores and the window", partial(_Window.mean, name=CPU, least=LEAST_SAMPLES),
     ),
     Target(
         "memory", "Memory in use", "below", 0.90, "ratio",
@@ -186,19 +186,19 @@ TARGETS = (
     Target(
         "disk", "Disk traffic", "below", 50e6, "bytes/s",
         "mean of what this process had read and written",
-        partial(_Window.mean, name=DISK, least=_LEAST_SECONDS),
+        partial(_Window.mean, name=DISK, least=LEAST_SAMPLES),
     ),
     Target(
         "network", "Network latency", "below", 0.010, "seconds",
         "mean round trip of a request for this instance's own liveness; none: its timeout",
-        partial(_Window.mean, name=NETWORK, least=_LEAST_PROBES),
+        partial(_Window.mean, name=NETWORK, least=LEAST_PROBES),
     ),
     Target(
         "latency", "Query latency, p95", "below", 0.200, "seconds",
         "of all queries, those that failed as the slowest", _p95,
     ),
     Target(
-        "throughput", "Throughput", "above", 100.0, "queries/s",
+        "throughput", "Throughput", "above", _THROUGHPUT, "queries/s",
         "answered queries; missed only where more was asked for", _throughput, _not_asked_for_more,
     ),
     Target(
@@ -216,9 +216,9 @@ def readings(kpis: tuple[Kpi, ...]) -> Iterator[Reading]:
     """The KPIs as metrics."""
     for kpi in kpis:
         name = kpi.target.name
-        yield KPI_TARGET, (name,), kpi.target.bound
+        yield KPI_TARGET, (name, kpi.target.unit), kpi.target.bound
         if kpi.value is not None:
-            yield KPI_VALUE, (name,), kpi.value
+            yield KPI_VALUE, (name, kpi.target.unit), kpi.value
         for state in STATES:
             yield KPI_STATE, (name, state), float(kpi.state == state)
 
@@ -236,7 +236,7 @@ def report(kpis: tuple[Kpi, ...]) -> dict[str, Any]:
                 "name": kpi.target.name,
                 "title": kpi.target.title,
                 "state": kpi.state,
-                "value": shown(kpi.value),
+                "value": finite(kpi.value),
                 "within": kpi.target.within,
                 "bound": kpi.target.bound,
                 "unit": kpi.target.unit,
@@ -259,39 +259,46 @@ def rules(lasting: float = 60.0) -> tuple[Rule, ...]:
 
 
 class Sampler:
-    """Reads the machine, the caches and the agents once for every `sample`, and has a monitor keep it.
+    """Reads the machine, and what was counted, once in a while, and has a monitor keep it.
 
     `probe` asks this instance whether it lives and returns when it has answered; one that raises OSError, or
-    takes longer, counts as `probe_timeout` seconds. `agents` and `caches` give the counts so far; None: there
-    are none. For one thread at a time.
+    takes longer, counts as `probe_timeout` seconds. For one thread at a time.
     """
 
     def __init__(
         self,
         monitor: PerformanceMonitor,
-        agents: Callable[[], Mapping[str, AgentStats]] | None = None,
-        caches: Callable[[], Mapping[str, Mapping[str, CacheStats]]] | None = None,
         probe: Callable[[], object] | None = None,
         *,
         probe_timeout: float = 1.0,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._monitor = monitor
-        self._agents, self._caches, self._probe = agents, caches, probe
+        self._probe = probe
         self._probe_timeout = probe_timeout
         self._timer = timer
         self._process = psutil.Process()
         self._before: dict[str, tuple[float, float]] = {}
 
     def sample(self) -> None:
-        """Take one sample; the first of what is a difference is taken by the second."""
-        readers = [self._machine, self._disk, self._round_trip, self._queues, self._look_ups]
-        for read in readers:
-            try:
-                for name, value in read():
+        """Read the machine; the first of what is a difference is there with the second.
+
+        What the system does not tell, where it has run out of file descriptors say, is left out.
+        """
+        for reading in (self._machine(), self._disk(), self._round_trip()):
+            with suppress(OSError):
+                for name, value in reading:
                     self._monitor.record(name, value)
-            except BreinError:  # closed, say: then there is nothing to sample
-                continue
+
+    def count(self, agents: Mapping[str, AgentStats], caches: Mapping[str, Mapping[str, CacheStats]]) -> None:
+        """Note how many requests wait, and what was looked up since the counts before these."""
+        self._monitor.record(WAITING, sum(agent.waiting for agent in agents.values()))
+        levels = list(caches["search"].values())
+        hits = float(sum(level.hits for level in levels))
+        looked_up = float(levels[0].hits + levels[0].misses)
+        for name, counted in ((CACHE_HITS, hits), (CACHE_LOOKUPS, looked_up)):
+            if (grown := self._grown(name, counted)) is not None:
+                self._monitor.record(name, grown[0])
 
     def _machine(self) -> Iterator[tuple[str, float]]:
         used = psutil.cpu_percent() / 100
@@ -315,20 +322,6 @@ class Sampler:
             yield NETWORK, self._probe_timeout
         else:
             yield NETWORK, min(self._timer() - begun, self._probe_timeout)
-
-    def _queues(self) -> Iterator[tuple[str, float]]:
-        if self._agents is not None:
-            yield WAITING, sum(agent.waiting for agent in self._agents().values())
-
-    def _look_ups(self) -> Iterator[tuple[str, float]]:
-        if self._caches is None:
-            return
-        levels = list(self._caches()["search"].values())
-        hits = float(sum(level.hits for level in levels))
-        looked_up = float(levels[0].hits + levels[0].misses)
-        for name, count in ((CACHE_HITS, hits), (CACHE_LOOKUPS, looked_up)):
-            if (grown := self._grown(name, count)) is not None:
-                yield name, grown[0]
 
     def _grown(self, name: str, amount: float) -> tuple[float, float] | None:
         """By how much it has grown since the last sample, and the seconds since; None at the first."""
@@ -364,6 +357,6 @@ def http_probe(
     return probe
 
 
-def shown(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     """A value as JSON can have it: None for infinity."""
     return value if value is not None and math.isfinite(value) else None

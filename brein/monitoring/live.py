@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import re
 from dataclasses import asdict
 from functools import cache
@@ -13,15 +12,16 @@ from typing import Any
 
 from brein import metrics
 from brein.metrics import LATENCY_BUCKETS, Definition
-from brein.monitoring.health import FAILED, LATENCY, report, shown
+from brein.monitoring.health import FAILED, LATENCY, finite, report
 from brein.monitoring.service import Monitoring
 
-_TEMPLATE = Path(__file__).with_name("live.html")
+_PAGE = Path(__file__).with_name("live.html")
 
 
-def page(data: str = "/dashboard/data") -> str:
-    """The page as HTML; it asks the path `data` for `snapshot`, with `?since=` the time of the last point."""
-    return _template().replace("{{data}}", html.escape(data))
+@cache
+def page() -> str:
+    """The page as HTML; it asks /dashboard/data for `snapshot`, with `?since=` the time of the last point."""
+    return _PAGE.read_text("utf-8")
 
 
 @cache
@@ -29,7 +29,7 @@ def policy() -> str:
     """The page's Content-Security-Policy: its own style and script, its own origin, nothing else."""
     hashes = {
         tag: base64.b64encode(
-            hashlib.sha256(re.findall(rf"<{tag}>(.*?)</{tag}>", _template(), re.DOTALL)[0].encode()).digest()
+            hashlib.sha256(re.findall(rf"<{tag}>(.*?)</{tag}>", page(), re.DOTALL)[0].encode()).digest()
         ).decode()
         for tag in ("style", "script")
     }
@@ -43,8 +43,7 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
     """What the page shows, for JSON: figures over the window, totals as `/metrics` has them, and the points
     after `since` (seconds since 1970). Takes as long as `Metrics.render`."""
     window = monitoring.config.window
-    failed = monitoring.monitor.statistics(FAILED, window)
-    answered = monitoring.monitor.statistics(LATENCY, window, unanswered=failed.count)
+    queries = monitoring.monitor.statistics(LATENCY, window, unanswered=FAILED)
     now = monitoring.monitor.clock()
     scraped = _Scraped(monitoring.metrics)
     return {
@@ -53,11 +52,11 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
         "window": window,
         "version": scraped.labels(metrics.BUILD)[0]["version"],
         "queries": {
-            "p50": shown(answered.median),
-            "p95": shown(answered.p95),
-            "p99": shown(answered.p99),
-            "answered_rate": _rate(answered.count, now - answered.since),
-            "failed_rate": _rate(failed.count, now - failed.since),
+            "p50": finite(queries.median),
+            "p95": finite(queries.p95),
+            "p99": finite(queries.p99),
+            "answered_rate": _rate(queries.count, now - queries.since),
+            "failed_rate": _rate(queries.unanswered, now - queries.since),
             "answered": scraped.total(metrics.QUERY_DURATION, {"answered"}),
             "failed": scraped.total(metrics.QUERY_DURATION, set(metrics.FAILURES)),
         },
@@ -92,7 +91,7 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
         ],
         "kpis": report(monitoring.kpis())["kpis"],
         "alerts": [
-            {**asdict(alert), "value": shown(alert.value)}
+            {**asdict(alert), "value": finite(alert.value)}
             for alert in tuple(monitoring.alerts.firing.values())
         ],
         "anomalies": [asdict(alert) for alert in monitoring.monitor.alerts()[-5:]],
@@ -103,11 +102,6 @@ def snapshot(monitoring: Monitoring, since: float = 0.0) -> dict[str, Any]:
 
 def _rate(count: int, seconds: float) -> float | None:
     return count / seconds if seconds > 0 else None
-
-
-@cache
-def _template() -> str:
-    return _TEMPLATE.read_text("utf-8")
 
 
 class _Scraped:

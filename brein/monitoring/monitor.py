@@ -56,17 +56,16 @@ class Statistics:
     p99: float | None
     min: float | None
     max: float | None
-    since: (
-        float  # when what was looked at begins: with the window, the monitor, or what a full series has left
-    )
+    since: float  # the beginning of the window, of the monitor, or of what a full series has left
+    unanswered: int  # those without a value
 
 
 class PerformanceMonitor:
     """Keeps the last values of each metric and says what they are like.
 
     A series is a metric with its tags. Each keeps its last `capacity` values, 16 bytes each; values of more
-    than `most_series` series are dropped and counted. `clock` gives seconds since 1970 and never goes back.
-    Safe to use from any thread.
+    than `most_series` series are dropped. `clock` gives seconds since 1970 and never goes back. Safe to use
+    from any thread.
 
     `watched` says of which metrics which side is bad. A value of one of these that ranks among the worst
     `rate` of itself and the `trailing` values of its series before it gives an alert, whose threshold is the
@@ -74,6 +73,8 @@ class PerformanceMonitor:
     the distribution is, the rank is uniform, and the probability of an alert floor(rate × (trailing + 1)) ÷
     (trailing + 1), at most `rate`; equal values make it smaller (Vovk, Gammerman and Shafer, Algorithmic
     Learning in a Random World, 2005, section 2.2). There are no alerts until `trailing` values are there.
+    Where only one rank is an anomaly, one great value hides all lesser ones until it has left the trailing
+    values; with n ranks it takes n such values.
     """
 
     def __init__(
@@ -87,14 +88,13 @@ class PerformanceMonitor:
         most_alerts: int = 1000,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._worst = math.floor(round(rate * (trailing + 1), 9))  # ranks that are an anomaly
+        self._worst = worst_ranks(rate, trailing)
         if not 0 < rate < 1 or self._worst < 1:
             raise DataError(
                 f"rate = {rate:g}, trailing = {trailing}: rate must be between 0 and 1, and "
                 "trailing at least 1 ÷ rate - 1; raise trailing, or rate"
             )
         self.clock = clock or steady_time()
-        self.dropped = 0  # values without a place
         self._started = self.clock()
         self._watched = dict(watched)
         self._trailing = trailing
@@ -102,6 +102,7 @@ class PerformanceMonitor:
         self._lock = Lock()
         self._series: dict[tuple[str, tuple[tuple[str, str], ...]], _Series] = {}
         self._alerts: deque[Alert] = deque(maxlen=most_alerts)
+        self._anomalies = dict.fromkeys(watched, 0)
 
     def record(self, name: str, value: float, tags: Tags = NO_TAGS) -> Alert | None:
         """Keep a value of now; the alert it gives, if any.
@@ -112,12 +113,11 @@ class PerformanceMonitor:
         if not math.isfinite(value):
             raise DataError(f"{name} = {value}: must be a finite number; leave out what has no value")
         key = name, tuple(sorted(tags.items()))
-        now = self.clock()
         with self._lock:
+            now = self.clock()  # in here, so that times are in order
             series = self._series.get(key)
             if series is None:
                 if len(self._series) >= self._most_series:
-                    self.dropped += 1
                     return None
                 series = self._series[key] = _Series(self._capacity, self._ranks(name))
             series.add(now, value)
@@ -126,33 +126,36 @@ class PerformanceMonitor:
                 return None
             alert = Alert(name, value, threshold, now, dict(tags))
             self._alerts.append(alert)
+            self._anomalies[name] += 1
             return alert
 
     def values(self, name: str, window: float, tags: Tags = NO_TAGS) -> npt.NDArray[np.float64]:
         """Times and values, float64 (n, 2), of the last `window` seconds, of all series that have `tags`, in
         order of time."""
-        return self._look(name, window, tags)[0]
+        (rows,), _ = self._look([name], window, tags)
+        return rows
 
     def statistics(
-        self, name: str, window: float = 3600.0, tags: Tags = NO_TAGS, unanswered: int = 0
+        self, name: str, window: float = 3600.0, tags: Tags = NO_TAGS, unanswered: str | None = None
     ) -> Statistics:
         """What the values of the last `window` seconds are like, over all series that have `tags`.
 
-        So many `unanswered` more, which have no value, count as greater than all in the percentiles, and in
-        nothing else.
+        Each value of the metric `unanswered` stands for one that is missing: it counts as greater than all in
+        the percentiles, and in nothing else. Both metrics are looked at from the same moment on.
         """
-        rows, since = self._look(name, window, tags)
-        values = np.sort(rows[:, 1])
+        (rows, *others), since = self._look([name, *filter(None, [unanswered])], window, tags)
+        values, missing = np.sort(rows[:, 1]), sum(map(len, others))
         some = len(values) > 0
         return Statistics(
             count=len(values),
             mean=float(values.mean()) if some else None,
-            median=percentile(values, 0.5, unanswered),
-            p95=percentile(values, 0.95, unanswered),
-            p99=percentile(values, 0.99, unanswered),
+            median=percentile(values, 0.5, missing),
+            p95=percentile(values, 0.95, missing),
+            p99=percentile(values, 0.99, missing),
             min=float(values[0]) if some else None,
             max=float(values[-1]) if some else None,
             since=since,
+            unanswered=missing,
         )
 
     def alerts(self) -> tuple[Alert, ...]:
@@ -160,27 +163,45 @@ class PerformanceMonitor:
         with self._lock:
             return tuple(self._alerts)
 
+    def anomalies(self) -> dict[str, int]:
+        """How many alerts each watched metric has given so far."""
+        with self._lock:
+            return dict(self._anomalies)
+
     def _ranks(self, name: str) -> _Ranks | None:
         side = self._watched.get(name)
         return None if side is None else _Ranks(side, self._worst, self._trailing)
 
-    def _look(self, name: str, window: float, tags: Tags) -> tuple[npt.NDArray[np.float64], float]:
+    def _look(
+        self, names: Sequence[str], window: float, tags: Tags
+    ) -> tuple[list[npt.NDArray[np.float64]], float]:
+        """Times and values of each metric in the last `window` seconds, and from when on all are whole."""
         start, wanted = self.clock() - window, set(tags.items())
-        since = max(start, self._started)
         with self._lock:
             found = [
-                series.rows()
-                for (named, tagged), series in self._series.items()
-                if named == name and wanted <= set(tagged)
+                [
+                    series.rows()
+                    for (named, tagged), series in self._series.items()
+                    if named == name and wanted <= set(tagged)
+                ]
+                for name in names
             ]
-        full = [float(rows[0, 0]) for rows in found if len(rows) == self._capacity]  # older ones are gone
-        since = max([since, *full])
+        full = [rows[0, 0] for every in found for rows in every if len(rows) == self._capacity]
+        since = float(max([start, self._started, *full]))  # of a full series, older values are gone
         side: Literal["left", "right"] = "left" if since > start else "right"
-        recent = [rows[np.searchsorted(rows[:, 0], since, side) :] for rows in found]
-        rows = np.concatenate(recent) if recent else np.empty((0, 2))
-        if len(recent) > 1:
-            rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        return rows, since
+        return [
+            _in_order([rows[np.searchsorted(rows[:, 0], since, side) :] for rows in every]) for every in found
+        ], since
+
+
+def worst_ranks(rate: float, trailing: int) -> int:
+    """How many ranks, of a value and the `trailing` ones before it, are an anomaly at this rate."""
+    return math.floor(round(rate * (trailing + 1), 9))
+
+
+def needed(share: float) -> int:
+    """How many values a percentile needs: 20 for 0.95, 100 for 0.99."""
+    return 1 if share <= 0.5 else round(1 / (1 - share))
 
 
 def percentile(
@@ -188,10 +209,18 @@ def percentile(
 ) -> float | None:
     """The smallest of ascending values that at least a `share` of all do not exceed; see `Statistics`."""
     count = len(ordered) + unanswered
-    if count < (1 if share <= 0.5 else round(1 / (1 - share))):
+    if count < needed(share):
         return None
     place = math.ceil(round(share * count, 9)) - 1
     return float(ordered[place]) if place < len(ordered) else math.inf
+
+
+def _in_order(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Rows of several series as one, in order of time."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.concatenate([np.empty((0, 2)), *parts])
+    return rows[np.argsort(rows[:, 0], kind="stable")]
 
 
 class _Series:

@@ -6,7 +6,8 @@ from typing import Any
 
 from brein import metrics
 from brein.monitoring import promql
-from brein.monitoring.health import TARGETS, Target
+from brein.monitoring.health import LEAST_FAILURES, LEAST_LOOKUPS, LEAST_QUERIES, TARGETS, Target
+from brein.monitoring.monitor import needed
 
 JOB = "brein"
 _RECORDED_BUCKETS = f"job_le:{promql.BUCKET}:rate5m"
@@ -61,10 +62,17 @@ def alerts() -> list[dict[str, Any]]:
 def _kpi_alert(target: Target) -> dict[str, Any]:
     beyond = f"{'>=' if target.within == 'below' else '<='} {target.bound:g}"
     instances = "max by (job, instance)"
+    queries = promql.increase("job", "5m", promql.COUNT, promql.JUDGED)
+    failures = promql.increase("job", "5m", promql.COUNT, promql.FAILED)
+    look_ups = promql.search_look_ups(promql.increase, "job", "5m")
     expression = {
-        "latency": f"{_RECORDED_P95} {beyond}",
-        "errors": f"{_RECORDED_FAILURES} {beyond}",
-        "hit_rate": f"{_RECORDED_HITS} {beyond}",
+        # As many as the KPI needs: of fewer, a share says nothing.
+        "latency": f"{_RECORDED_P95} {beyond} and {queries} >= {needed(0.95)}",
+        "errors": (
+            f"{_RECORDED_FAILURES} {beyond} and "
+            f"({queries} >= {LEAST_QUERIES} or {failures} >= {LEAST_FAILURES})"
+        ),
+        "hit_rate": f"{_RECORDED_HITS} {beyond} and {look_ups} >= {LEAST_LOOKUPS}",
         # An instance knows whether more was asked for; its rate alone does not say.
         "throughput": f'{instances} ({metrics.KPI_STATE.name}{{kpi="throughput", state="missed"}}) == 1',
     }.get(target.name, f'{instances} ({metrics.KPI_VALUE.name}{{kpi="{target.name}"}}) {beyond}')

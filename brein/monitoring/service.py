@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,12 +12,13 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brein.agents import AgentStats
 from brein.cache import CacheStats
 from brein.errors import BreinError
 from brein.metrics import (
+    ANOMALIES,
     CONNECTIONS,
     FAILURES,
     LATENCY_BUCKETS,
@@ -29,14 +32,20 @@ from brein.metrics import (
 )
 from brein.monitoring import health
 from brein.monitoring.alerts import Alerts
-from brein.monitoring.health import FAILED, LATENCY, Health, Kpi, Sampler
-from brein.monitoring.monitor import PerformanceMonitor, Side
+from brein.monitoring.health import FAILED, LATENCY, LEAST_SAMPLES, Health, Kpi, Sampler
+from brein.monitoring.monitor import PerformanceMonitor, Side, worst_ranks
 from brein.settings import Settings
 
 _MEDIAN = f"{LATENCY}.median"  # seconds, of the queries answered since the sample before
-# Once a sample, not once a query: an anomaly rate of 0.001 is then 3.6 false alarms an hour for each of them.
+# Once a sample, not once a query: where seconds are exchangeable, an anomaly rate of 0.001 is then 3.6 false
+# alarms an hour for each of them.
 _WATCHED: Mapping[str, Side] = {_MEDIAN: "high", health.NETWORK: "high"}
 _RECENT = 10.0  # seconds that a point's percentiles are of
+_FRESH = 3  # intervals after which what was judged no longer holds
+_LEAST_POINTS = 2 * LEAST_SAMPLES  # in a window: a sample that is late costs another
+_MOST_POINTS = 7200  # which the live page gets at once
+
+_log = logging.getLogger(__name__)
 
 
 class MonitoringConfig(Settings):
@@ -51,6 +60,24 @@ class MonitoringConfig(Settings):
     anomaly_trailing: int = Field(
         999, ge=1, le=100_000, description="values an anomaly is told from; at least 1 ÷ anomaly_rate - 1"
     )
+
+    @model_validator(mode="after")
+    def _window_has_samples(self) -> Self:
+        if not _LEAST_POINTS <= round(self.window / self.interval, 9) <= _MOST_POINTS:
+            raise ValueError(
+                f"window = {self.window:g} s is {self.window / self.interval:,.0f} times interval = "
+                f"{self.interval:g} s: must be {_LEAST_POINTS} to {_MOST_POINTS:,} times; change either"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rate_has_a_rank(self) -> Self:
+        if worst_ranks(self.anomaly_rate, self.anomaly_trailing) < 1:
+            raise ValueError(
+                f"anomaly_trailing = {self.anomaly_trailing}: must be at least 1 ÷ anomaly_rate - 1 = "
+                f"{math.ceil(round(1 / self.anomaly_rate - 1, 6)):,}; raise it, or anomaly_rate"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +129,14 @@ class Monitoring:
         self.metrics.watch(lambda: agent_readings(agents()))
         self.metrics.watch(lambda: [(CONNECTIONS, (), connections())])
         self.metrics.watch(self._kpi_readings)
+        self.metrics.watch(self._anomaly_readings)
         self.alerts = Alerts(health.rules(self.config.lasting), self.monitor.clock)
         self.points: deque[Point] = deque(maxlen=int(self.config.window / self.config.interval) + 1)
         self._agents, self._caches = agents, engine.cache_stats
         self._health = Health(self.monitor, self.config.window)
-        self._sampler = Sampler(self.monitor, agents, engine.cache_stats, probe)
+        self._sampler = Sampler(self.monitor, probe)
         self._before: _Counts | None = None
-        self._kpis: tuple[Kpi, ...] = ()
+        self._judged: tuple[float, tuple[Kpi, ...]] = (-math.inf, ())  # when, and what was found
         self._stopping = Event()
         self._thread: Thread | None = None
 
@@ -121,21 +149,20 @@ class Monitoring:
             self.monitor.record(FAILED, 1.0, {"kind": kind, "outcome": outcome})
 
     def kpis(self) -> tuple[Kpi, ...]:
-        """The KPIs as they stood at the last sample."""
-        return self._kpis or self._health.evaluate()
+        """The KPIs as they stood at the last sample; where that is long ago, as they stand now."""
+        judged, kpis = self._judged
+        if self.monitor.clock() - judged > _FRESH * self.config.interval:
+            return self._health.evaluate()
+        return kpis
 
     def sample(self) -> None:
         """Look once: sample, judge, note a point."""
         self._sampler.sample()
-        self._kpis = self._health.evaluate()
-        self.alerts.evaluate(
-            {kpi.target.name: None if kpi.state == "unknown" else kpi.value for kpi in self._kpis}
-        )
-        try:
-            counts = _Counts(self.monitor.clock(), self._agents(), self._caches())
-        except BreinError:  # closed
-            return
-        if self._before is not None:
+        counts = self._counts()
+        if counts is not None:
+            self._sampler.count(counts.agents, counts.caches)
+        self._judge()
+        if counts is not None and self._before is not None:
             self.points.append(self._point(self._before, counts))
         self._before = counts
 
@@ -161,11 +188,36 @@ class Monitoring:
         self.close()
 
     def _look(self) -> None:
+        failing = False
         while not self._stopping.wait(self.config.interval):
-            self.sample()
+            try:
+                self.sample()
+            except Exception:  # whatever it is: nobody else would watch, and the next may succeed
+                if not failing:  # else the log would be full of it
+                    _log.exception("monitoring cannot sample; it tries again each interval")
+                failing = True
+            else:
+                failing = False
+
+    def _counts(self) -> _Counts | None:
+        try:
+            return _Counts(self.monitor.clock(), self._agents(), self._caches())
+        except BreinError:  # closed
+            return None
+
+    def _judge(self) -> None:
+        kpis = self._health.evaluate()
+        self._judged = self.monitor.clock(), kpis
+        values = {kpi.target.name: None if kpi.state == "unknown" else kpi.value for kpi in kpis}
+        for change in self.alerts.evaluate(values):
+            name, alert = change.rule.name, change.alert
+            _log.warning("alert %s is %s: %g, bound %g", name, change.state, alert.value, alert.threshold)
 
     def _kpi_readings(self) -> Iterator[Reading]:
         return health.readings(self.kpis())
+
+    def _anomaly_readings(self) -> Iterator[Reading]:
+        return ((ANOMALIES, (metric,), count) for metric, count in self.monitor.anomalies().items())
 
     def _between(self, name: str, start: float, end: float) -> npt.NDArray[np.float64]:
         """Values after `start`, up to `end`."""
@@ -175,9 +227,7 @@ class Monitoring:
 
     def _point(self, before: _Counts, now: _Counts) -> Point:
         seconds = max(now.time - before.time, 1e-9)
-        recent = self.monitor.statistics(
-            LATENCY, _RECENT, unanswered=self.monitor.statistics(FAILED, _RECENT).count
-        )
+        recent = self.monitor.statistics(LATENCY, _RECENT, unanswered=FAILED)
         latencies, failed, cpu = (
             self._between(name, before.time, now.time) for name in (LATENCY, FAILED, health.CPU)
         )
@@ -185,9 +235,9 @@ class Monitoring:
             self.monitor.record(_MEDIAN, float(np.median(latencies)))
         return Point(
             time=now.time,
-            p50=health.shown(recent.median),
-            p95=health.shown(recent.p95),
-            p99=health.shown(recent.p99),
+            p50=health.finite(recent.median),
+            p95=health.finite(recent.p95),
+            p99=health.finite(recent.p99),
             latencies=_by_bucket(latencies),
             answered=len(latencies) / seconds,
             failed=len(failed) / seconds,

@@ -3,15 +3,17 @@
 import json
 import math
 import os
+import resource
 import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import psutil
 import pytest
 
 from brein import Engine, EngineConfig
-from brein.metrics import Metrics
+from brein.metrics import Metrics, disk_bytes
 from brein.monitoring import TARGETS, Health, PerformanceMonitor, health, http_probe
 from brein.monitoring.health import CPU, DISK, FAILED, LATENCY, MEMORY, NETWORK, WAITING, Sampler
 
@@ -21,9 +23,9 @@ ENGINE = EngineConfig.model_validate({"embedding": {"kind": "hashing"}, "index":
 class Window:
     """A monitor and what happens in its window of 100 seconds."""
 
-    def __init__(self):
+    def __init__(self, **bounds):
         self.now = 1000.0
-        self.monitor = PerformanceMonitor(clock=lambda: self.now)
+        self.monitor = PerformanceMonitor(clock=lambda: self.now, **bounds)
         self.now = 1100.0  # the window is all of it
 
     def holds(self, name, *values, **tags):
@@ -104,29 +106,44 @@ def test_latency_counts_failures_as_the_slowest(window):
 def test_latency_needs_twenty_queries(window):
     window.holds(LATENCY, *[0.1] * 19)
     assert window.kpi("latency").reason == "19 queries, at least 20 are needed"
+    window.holds(FAILED, 1.0)
+    assert window.kpi("latency").value == 0.1
+
+
+def test_latency_is_of_a_time_of_which_answers_and_failures_are_both_known():
+    window = Window(capacity=1000)
+    for _ in range(100):  # 1% fails, and of the answers the last 10 s are kept
+        window.now += 1
+        window.holds(LATENCY, *[0.05] * 100, kind="search").holds(FAILED, 1.0, outcome="refused")
+    assert (window.kpi("latency").state, window.kpi("latency").value) == ("met", 0.05)
 
 
 def test_little_asked_for_is_no_missed_throughput(window):
     window.holds(LATENCY, *[0.001] * 500)
     kpi = window.kpi("throughput")
     assert (kpi.state, kpi.value) == ("unknown", pytest.approx(5))
-    assert "no more was asked for" in kpi.reason
+    assert kpi.reason == "no more was asked for: 5 queries/s, and few waited"
 
 
-@pytest.mark.parametrize("outcome", ["refused", "timed_out"])
+@pytest.mark.parametrize("outcome", ["refused", "timed_out", "failed"])
 def test_throughput_is_missed_where_more_was_asked_for(window, outcome):
-    window.holds(LATENCY, *[0.001] * 500).holds(FAILED, 1.0, outcome=outcome)
-    assert window.kpi("throughput").state == "missed"
+    window.holds(LATENCY, *[0.001] * 9_900).holds(FAILED, *[1.0] * 100, outcome=outcome)
+    assert window.kpi("throughput").state == "unknown"
+    window.holds(FAILED, 1.0, outcome=outcome)
+    assert (window.kpi("throughput").state, window.kpi("throughput").value) == ("missed", pytest.approx(99))
 
 
 def test_throughput_is_missed_where_requests_wait_most_of_the_time(window):
-    window.holds(LATENCY, *[0.001] * 500).holds(WAITING, 0, 3, 1)
+    window.holds(LATENCY, *[0.001] * 500).holds(WAITING, *[0, 3] * 14, 1)
+    assert window.kpi("throughput").state == "unknown", "29 samples are too few"
+    window.holds(WAITING, 1)
     assert window.kpi("throughput").state == "missed"
-    assert Window().holds(LATENCY, 0.1).holds(WAITING, 0, 3, 0).kpi("throughput").state == "unknown"
+    window.holds(WAITING, 0, 0, 0)
+    assert window.kpi("throughput").state == "unknown"
 
 
-def test_an_error_of_another_kind_asks_for_no_more(window):
-    window.holds(LATENCY, *[0.001] * 500).holds(FAILED, 1.0, outcome="failed")
+def test_one_late_query_of_few_is_no_missed_throughput(window):
+    window.holds(LATENCY, *[0.001] * 199).holds(FAILED, 1.0, outcome="timed_out")
     assert window.kpi("throughput").state == "unknown"
 
 
@@ -168,8 +185,9 @@ def test_every_kpi_has_one_state_among_the_metrics(window):
             for state in health.STATES
         }
         assert states == {state: float(state == kpi.state) for state in health.STATES}
-        assert value(counted, health.KPI_TARGET, kpi=kpi.target.name) == kpi.target.bound
-        assert value(counted, health.KPI_VALUE, kpi=kpi.target.name) == kpi.value
+        labels = {"kpi": kpi.target.name, "unit": kpi.target.unit}
+        assert value(counted, health.KPI_TARGET, **labels) == kpi.target.bound
+        assert value(counted, health.KPI_VALUE, **labels) == kpi.value
 
 
 def test_the_report_is_as_bad_as_the_worst_kpi(window):
@@ -235,7 +253,7 @@ def test_what_the_process_writes_to_disk_is_counted(tmp_path):
     monitor = PerformanceMonitor()
     sampler = Sampler(monitor)
     sampler.sample()
-    if not monitor.clock or health.disk_bytes(sampler._process) is None:
+    if disk_bytes(psutil.Process()) is None:
         pytest.skip("needs a system that counts a process's disk traffic")
     begun = time.monotonic()
     with (tmp_path / "file").open("wb") as file:
@@ -258,6 +276,21 @@ def test_a_probe_without_an_answer_counts_as_its_timeout():
     assert monitor.statistics(NETWORK).max == 1.0
 
 
+def test_what_the_system_does_not_tell_is_left_out_and_the_rest_is_there(port):
+    monitor = PerformanceMonitor()
+    sampler = Sampler(monitor, probe=http_probe("127.0.0.1", port))
+    sampler.sample()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # no file can be opened any more
+    try:
+        sampler.sample()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (monitor.statistics(MEMORY).count, monitor.statistics(NETWORK).max) == (1, 1.0)
+    sampler.sample()
+    assert (monitor.statistics(MEMORY).count, monitor.statistics(NETWORK).count) == (2, 3)
+
+
 def test_a_slow_probe_counts_as_no_more_than_its_timeout():
     monitor, times = PerformanceMonitor(), iter([0.0, 7.0])
     Sampler(monitor, probe=lambda: None, probe_timeout=1.0, timer=lambda: next(times)).sample()
@@ -267,10 +300,10 @@ def test_a_slow_probe_counts_as_no_more_than_its_timeout():
 def test_the_look_ups_of_an_engine_are_sampled():
     monitor = PerformanceMonitor()
     with Engine.open(ENGINE) as engine:
-        sampler = Sampler(monitor, caches=engine.cache_stats)
-        sampler.sample()
+        sampler = Sampler(monitor)
+        sampler.count({}, engine.cache_stats())
         for _ in range(5):
             engine.search("the same question")
-        sampler.sample()
+        sampler.count({}, engine.cache_stats())
     assert monitor.statistics(health.CACHE_LOOKUPS).max == 5
     assert monitor.statistics(health.CACHE_HITS).max == 4

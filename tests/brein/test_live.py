@@ -2,26 +2,26 @@
 
 import asyncio
 import json
-import os
+import logging
 import re
-import shutil
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import expect
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from brein import Document, Engine, EngineConfig
-from brein.errors import ConfigError
-from brein.monitoring import Monitoring, MonitoringConfig, live
+from brein.errors import ConfigError, DataError
+from brein.monitoring import Monitoring, MonitoringConfig, PerformanceMonitor, live
 
 ENGINE = EngineConfig.model_validate({"embedding": {"kind": "hashing"}, "index": {"kind": "IndexFlat"}})
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 class Clock:
@@ -156,10 +156,10 @@ def test_points_come_once(monitoring, clock):
 
 
 def test_points_are_bounded_by_the_window(engine, clock):
-    monitoring = Monitoring(engine, config=MonitoringConfig(window=30), clock=clock)
+    monitoring = Monitoring(engine, config=MonitoringConfig(window=60), clock=clock)
     for _ in range(100):
         second(monitoring, clock)
-    assert len(monitoring.points) == 31
+    assert len(monitoring.points) == 61
 
 
 def test_points_tell_levels_and_agents_of_their_interval(monitoring, engine, agents, clock):
@@ -174,12 +174,19 @@ def test_points_tell_levels_and_agents_of_their_interval(monitoring, engine, age
     assert monitoring.points[-1].utilisation == dict.fromkeys(agents, 0)
 
 
-def test_a_kpi_that_is_missed_for_long_is_an_alert(monitoring, clock):
+def test_a_kpi_that_is_missed_for_long_is_an_alert(monitoring, clock, caplog):
     for _ in range(62):
         second(monitoring, clock, [0.5] * 30)
     alerts = live.snapshot(monitoring)["alerts"]
     assert [(alert["metric"], alert["value"], alert["threshold"]) for alert in alerts] == [
         ("latency", 0.5, 0.2)
+    ]
+    for _ in range(300):
+        second(monitoring, clock, [0.01] * 30)
+    assert "latency" not in monitoring.alerts.firing
+    assert [said for said in caplog.messages if "latency" in said] == [
+        "alert latency is firing: 0.5, bound 0.2",
+        "alert latency is resolved: 0.01, bound 0.2",
     ]
 
 
@@ -193,6 +200,7 @@ def test_a_second_out_of_the_ordinary_is_an_anomaly(engine, clock):
     (anomaly,) = live.snapshot(monitoring)["anomalies"]
     assert (anomaly["metric"], anomaly["value"]) == ("query.latency.median", pytest.approx(0.1))
     assert anomaly["threshold"] == pytest.approx(0.014)
+    assert value(scraped(monitoring), "brein_anomalies_total", metric="query.latency.median") == 1
 
 
 def test_it_looks_by_itself_until_it_is_closed(engine):
@@ -205,6 +213,63 @@ def test_it_looks_by_itself_until_it_is_closed(engine):
     monitoring.close()
 
 
+def test_an_error_that_nobody_foresaw_does_not_end_the_watching(engine, caplog):
+    failures = 3
+
+    def agents():
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise RuntimeError("unforeseen")
+        return {}
+
+    with Monitoring(engine, agents, config=MonitoringConfig(interval=0.05)) as monitoring:
+        deadline = time.monotonic() + 20
+        while not monitoring.points and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert monitoring.points
+    (told,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert str(told.exc_info[1]) == "unforeseen"
+
+
+def test_what_was_judged_long_ago_is_judged_anew(monitoring, clock):
+    for _ in range(40):
+        second(monitoring, clock, [0.01])
+    before = {kpi.target.name: kpi for kpi in monitoring.kpis()}
+    assert before["latency"].state == "met"
+    clock.now += 3
+    assert {kpi.target.name: kpi for kpi in monitoring.kpis()} == before
+    for _ in range(40):
+        monitoring.query("search", "failed", 0.01)
+    clock.now += 1  # nothing has been sampled for four intervals
+    assert {kpi.target.name: kpi.state for kpi in monitoring.kpis()}["latency"] == "missed"
+    clock.now += 300
+    assert {kpi.state for kpi in monitoring.kpis()} == {"unknown"}
+
+
+def test_what_is_counted_is_read_once_a_sample(engine, clock):
+    reads = Counter()
+
+    class Counting:
+        def __len__(self):
+            return len(engine)
+
+        def index_bytes(self):
+            return engine.index_bytes()
+
+        def cache_stats(self):  # in a process, a script of Redis and a statement of SQLite
+            reads["caches"] += 1
+            return engine.cache_stats()
+
+    def agents():
+        reads["agents"] += 1
+        return {}
+
+    monitoring = Monitoring(Counting(), agents, clock=clock)
+    second(monitoring, clock)
+    assert reads == {"caches": 1, "agents": 1}
+
+
 def test_a_closed_engine_does_not_end_the_watching(engine, monitoring, clock):
     engine.close()
     second(monitoring, clock)
@@ -212,14 +277,33 @@ def test_a_closed_engine_does_not_end_the_watching(engine, monitoring, clock):
     assert live.snapshot(monitoring)["process"]["documents"] is None
 
 
-def test_settings_out_of_bounds_are_refused():
-    with pytest.raises(ConfigError, match="interval"):
-        MonitoringConfig.read('{"interval": 0}')
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"interval": 0}, "interval"),
+        ({"anomaly_rate": 0.0001}, r"anomaly_trailing = 999: must be at least 1 ÷ anomaly_rate - 1 = 9,999"),
+        ({"interval": 60}, r"window = 300 s is 5 times interval = 60 s: must be 60 to 7,200 times"),
+        ({"interval": 0.05, "window": 3600}, r"is 72,000 times interval"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        MonitoringConfig.read(json.dumps(settings))
+
+
+@given(st.floats(1e-5, 0.999), st.integers(1, 100_000))
+def test_what_the_settings_allow_the_monitor_takes(rate, trailing):
+    try:
+        config = MonitoringConfig(anomaly_rate=rate, anomaly_trailing=trailing)
+    except ValueError:
+        with pytest.raises(DataError):
+            PerformanceMonitor(rate=rate, trailing=trailing)
+    else:
+        PerformanceMonitor(rate=config.anomaly_rate, trailing=config.anomaly_trailing)
 
 
 def test_the_page_asks_for_nothing_from_elsewhere():
-    page = live.page('/watch?a=1&b="2"')
-    assert 'content="/watch?a=1&amp;b=&quot;2&quot;"' in page
+    page = live.page()
     outside = re.findall(r"(?:src|href)=\"([^\"]*)\"|url\(([^)]*)\)|@import|https?://[^\s\"]+", page)
     assert {found[0] for found in outside if any(found)} == {"data:,"}
     assert re.findall(r"https?://[^\s\"]+", page) == ["http://www.w3.org/2000/svg"]
@@ -228,20 +312,6 @@ def test_the_page_asks_for_nothing_from_elsewhere():
 
 
 # --- in a browser -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or "/usr/bin/chromium"
-    if not Path(path).exists():
-        missing = "needs Chromium: apt-get install chromium"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -328,4 +398,17 @@ def test_the_page_updates_by_itself_and_says_when_it_has_no_answer(browser, url,
     expect(page.locator("#facts")).to_contain_text("answered18", timeout=20_000)
     page.route("**/data*", lambda route: route.abort())
     expect(page.locator("#standing")).to_contain_text("No figures", timeout=20_000)
+    page.close()
+
+
+@pytest.mark.slow
+def test_points_that_are_asked_for_twice_are_shown_once(browser, url, monitoring, clock):
+    for _ in range(6):
+        second(monitoring, clock, [0.01])
+    page = browser.new_page()
+    page.goto(url)
+    expect(page.locator("#main")).to_be_visible()
+    page.evaluate("points = []; Promise.all([ask(), ask()])")  # as the form does while the clock asks
+    times = page.evaluate("points.map((point) => point.time)")
+    assert times == [point.time for point in monitoring.points]
     page.close()

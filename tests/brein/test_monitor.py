@@ -1,12 +1,15 @@
 """Windows say what they hold and no more; false alarms are as rare as stated."""
 
+import itertools
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from brein.errors import DataError
 from brein.monitoring import PerformanceMonitor
@@ -61,9 +64,26 @@ def test_a_percentile_is_there_with_the_samples_to_carry_it(monitor, count, p95,
 def test_what_had_no_answer_counts_as_the_slowest(monitor):
     for value in range(1, 96):
         monitor.record("latency", value)
-    found = monitor.statistics("latency", unanswered=5)
-    assert (found.p95, found.p99, found.max, found.count) == (95, math.inf, 95, 95)
-    assert monitor.statistics("latency", unanswered=6).p95 == math.inf
+    for _ in range(5):
+        monitor.record("failed", 1.0)
+    found = monitor.statistics("latency", unanswered="failed")
+    assert (found.p95, found.p99, found.max, found.count, found.unanswered) == (95, math.inf, 95, 95, 5)
+    monitor.record("failed", 1.0)
+    assert monitor.statistics("latency", unanswered="failed").p95 == math.inf
+    assert monitor.statistics("latency").p99 is None
+
+
+def test_what_had_no_answer_is_of_the_same_time_as_the_answers(clock):
+    monitor = PerformanceMonitor(capacity=100, clock=clock)
+    for turn in range(3000):  # the last 100 answers are of the last 10 s
+        clock.now += 0.1
+        monitor.record("latency", 0.05)
+        if turn % 80 == 0:
+            monitor.record("failed", 1.0)
+    found = monitor.statistics("latency", 300, unanswered="failed")
+    assert (found.count, found.unanswered, found.p95) == (100, 1, 0.05)
+    assert found.since == pytest.approx(clock.now - 9.9)
+    assert monitor.statistics("failed", 300).count == 38
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=20, max_size=300), st.sampled_from([0.5, 0.95]))
@@ -99,7 +119,6 @@ def test_memory_is_bounded_and_the_window_says_where_it_begins(clock):
     assert (found.count, found.min, found.max, found.since) == (10, 15, 24, 1015)
     for series in range(5):
         monitor.record(f"other {series}", 1.0)
-    assert monitor.dropped == 3
     assert monitor.statistics("other 1").count == 1
     assert monitor.statistics("other 2").count == 0
 
@@ -155,9 +174,31 @@ def test_many_threads_lose_nothing(monitor):
     assert monitor.statistics("latency").count == 8000
 
 
-def test_the_clock_is_that_of_the_wall_and_never_goes_back():
-    import time
+def test_times_are_in_order_whichever_thread_comes_first():
+    ticks = itertools.count()
 
+    def clock():
+        now = float(next(ticks))
+        time.sleep(0)  # another thread goes on
+        return now
+
+    monitor = PerformanceMonitor(clock=clock)
+
+    def record():
+        for _ in range(500):
+            monitor.record("latency", 1.0)
+
+    threads = [threading.Thread(target=record) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times = monitor.values("latency", 1e6)[:, 0]
+    assert len(times) == 2000
+    assert (np.diff(times) > 0).all()
+
+
+def test_the_clock_is_that_of_the_wall_and_never_goes_back():
     clock = steady_time()
     assert abs(clock() - time.time()) < 1
     assert clock() <= clock()
@@ -189,6 +230,34 @@ def test_where_the_rate_falls_between_two_ranks_alarms_are_rarer():
     for value in np.random.default_rng(2).normal(size=20_000):
         monitor.record("latency", value)
     assert len(monitor.alerts()) == pytest.approx(0.02 * 20_000, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("trailing", "autocorrelation", "alarms"),
+    [
+        (1999, 0.0, 0.00101),
+        (1999, 0.9, 0.00137),
+        (1999, 0.99, 0.00375),
+        (999, 0.9, 6 / 3600),
+        (999, 0.99, 20 / 3600),
+    ],
+)
+def test_values_that_hang_together_raise_more_alarms_as_the_manual_says(trailing, autocorrelation, alarms):
+    count = 300_000
+    monitor = PerformanceMonitor({"latency": "high"}, trailing=trailing, most_alerts=count)
+    for value in lfilter([1.0], [1.0, -autocorrelation], np.random.default_rng(1).normal(size=count)):
+        monitor.record("latency", value)
+    assert len(monitor.alerts()) / count == pytest.approx(alarms, rel=0.15)
+
+
+@pytest.mark.parametrize(("trailing", "seen"), [(99, 0), (499, 4)])
+def test_with_one_rank_a_great_value_hides_all_others_for_so_long(trailing, seen):
+    monitor = PerformanceMonitor({"latency": "high"}, rate=0.01, trailing=trailing)
+    for value in np.random.default_rng(3).uniform(0.01, 0.02, size=trailing):
+        monitor.record("latency", value)
+    assert monitor.record("latency", 5.0) is not None
+    assert sum(monitor.record("latency", 1.0 + turn / 100) is not None for turn in range(4)) == seen
 
 
 def test_values_that_are_all_the_same_are_no_anomaly(monitor):
@@ -231,6 +300,7 @@ def test_alerts_are_bounded_and_what_is_not_watched_gives_none():
         monitor.record("latency", value)
         monitor.record("other", value)
     assert [alert.value for alert in monitor.alerts()] == [95, 96, 97, 98, 99]
+    assert monitor.anomalies() == {"latency": 91}, "all that there were"
 
 
 @pytest.mark.parametrize(("rate", "trailing"), [(0.001, 998), (0, 100), (1, 100), (-0.1, 100)])
