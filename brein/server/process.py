@@ -85,6 +85,8 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     def told(number: int, frame: FrameType | None) -> None:
         nonlocal is_told
+        if sys.platform != "win32":
+            signal.alarm(0)  # of the handler Ray puts before this one: it would abort in 3 s
         if is_told:
             os._exit(128 + number)
         is_told = True

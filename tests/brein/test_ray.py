@@ -226,6 +226,7 @@ def serving(engine, shards, folder):
     parts = {"engine": engine, "scaling": shards}
     file.write_text(json.dumps({name: part.model_dump(mode="json") for name, part in parts.items()}))
     command = [sys.executable, "-m", "brein", "serve", "--config", str(file), "server.port=0"]
+    command.append("server.notice=4")  # longer than Ray would leave it
     with log.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
         try:
             deadline = time.monotonic() + 120
@@ -256,7 +257,7 @@ def test_a_service_names_the_shards_of_a_lost_node_and_is_whole_again(
 
     def await_missing(number):
         for turn in count():
-            hits, missing = found(f"zeta {number} {turn}")
+            hits, missing = found(f"zeta{number}x{turn}")  # in no text: words are searched for in all shards
             assert not {shard_of(id_, SHARDS) for id_, _, _ in hits} & missing
             if len(missing) == number:
                 break
