@@ -11,7 +11,7 @@ from brein.errors import BreinError, ConfigError
 
 COMMANDS = {  # modules with SUMMARY, add_arguments and run, loaded when called
     "serve": "brein.server.serve",
-    "balance": "brein.scaling.proxy",
+    "balance": "brein.server.balance",
     "dashboard": "brein.monitoring.dashboards",
 }
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import cast
+from typing import TypeAlias, cast
 
 import httpx2
+
+Take: TypeAlias = Callable[
+    [int], None
+]  # is told of so many bytes before they are held; raises to refuse them
 
 
 def bounded(most: int, refuse: Callable[[], Exception]) -> Callable[[httpx2.Response], Awaitable[None]]:
@@ -15,24 +19,33 @@ def bounded(most: int, refuse: Callable[[], Exception]) -> Callable[[httpx2.Resp
     """
 
     async def bound(response: httpx2.Response) -> None:
-        stream = cast(httpx2.AsyncByteStream, response.stream)  # as of every asynchronous client
-        response.stream = _Bounded(stream, most, refuse)
+        room = most
+
+        def take(size: int) -> None:
+            nonlocal room
+            room -= size
+            if room < 0:
+                raise refuse()
+
+        count(response, take)
 
     return bound
 
 
-class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream, most: int, refuse: Callable[[], Exception]) -> None:
+def count(response: httpx2.Response, take: Take) -> None:
+    """Have `take` told of each part of a response's body, as it is sent."""
+    stream = cast(httpx2.AsyncByteStream, response.stream)  # as of every asynchronous client
+    response.stream = _Counted(stream, take)
+
+
+class _Counted(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream, take: Take) -> None:
         self._stream = stream
-        self._most = most
-        self._refuse = refuse
+        self._take = take
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        room = self._most
         async for some in self._stream:
-            room -= len(some)
-            if room < 0:
-                raise self._refuse()
+            self._take(len(some))
             yield some
 
     async def aclose(self) -> None:

@@ -17,7 +17,7 @@
     └── BalancerError    a request to the instances of the service has no answer
         ├── NoHealthyInstancesError  every instance is ejected
         ├── InstanceError            the instance asked broke off, and the request was not repeated
-        ├── OverloadedError          as many requests are in hand as may
+        ├── OverloadedError          as many requests are in hand, or bytes of them, as may
         └── RequestTimeoutError      there was no answer in time
 
 A message names the field, the bound, the value, and what to do about it.
@@ -108,7 +108,7 @@ class InstanceError(BalancerError):
 
 
 class OverloadedError(BalancerError):
-    """As many requests are in hand as may; this one was not admitted."""
+    """As many requests are in hand, or bytes of them held, as may; this one was not admitted."""
 
 
 class RequestTimeoutError(BalancerError, TimeoutError):

@@ -141,6 +141,17 @@ AGENT_FAILED = Definition(
 AGENT_SERVED = Definition(
     "brein_agent_served_total", "counter", "requests", "Admitted requests that were answered.", _AGENT
 )
+_SHARD = ("shard",)
+SHARD_AVAILABLE = Definition(
+    "brein_shard_available",
+    "gauge",
+    "boolean",
+    "1 where a shard of the index answers, 0 where it does not.",
+    _SHARD,
+)
+SHARD_REPLICAS = Definition(
+    "brein_shard_replicas", "gauge", "replicas", "Replicas of a shard of the index that run.", _SHARD
+)
 KPI_VALUE = Definition(
     "brein_kpi_value", "gauge", "by label",
     "A KPI over its window, in the unit that its label says; absent while it is unknown.", ("kpi", "unit"),

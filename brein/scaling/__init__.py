@@ -1,7 +1,7 @@
 """Beyond one process: requests to several instances of the service, index shards on several machines."""
 
 from brein.scaling.balancer import ROUTES, LoadBalancer, Route
-from brein.scaling.config import BalancerConfig
+from brein.scaling.config import BalancerConfig, ScalingConfig
 from brein.scaling.instance import InstanceStatus, Load
 from brein.scaling.routing import RequestType
 
@@ -13,4 +13,5 @@ __all__ = [
     "LoadBalancer",
     "RequestType",
     "Route",
+    "ScalingConfig",
 ]

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -14,7 +14,7 @@ from typing import Self
 
 import httpx2
 
-from brein.bounded import bounded
+from brein.bounded import Take, bounded, count
 from brein.errors import (
     ClosedError,
     ConfigError,
@@ -25,14 +25,15 @@ from brein.errors import (
     RequestTimeoutError,
     first_line,
 )
-from brein.scaling.checks import check
+from brein.scaling.checks import check, read_load
 from brein.scaling.config import BalancerConfig
 from brein.scaling.instance import Instance, InstanceStatus
 from brein.scaling.retries import RetryBudget
+from brein.scaling.room import Room
 from brein.scaling.routing import RequestType, choose
 
 _JITTER = 0.2  # of the interval: checks of several balancers spread by themselves
-_KEPT_ALIVE = 2.0  # seconds an idle connection is kept; uvicorn closes it after 5
+_KEPT_ALIVE = 2.0  # seconds an idle connection is kept; the service closes it after its read_timeout, 30
 _SHORTEST = 0.01  # seconds: the service takes no shorter Request-Timeout
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout)  # then the instance has not seen the request
 
@@ -64,6 +65,7 @@ class _Call:
     headers: httpx2.Headers
     repeatable: bool
     deadline: float
+    take: Take  # the bytes of its answer
 
     def to(self, instance: Instance, left: float) -> httpx2.Request:
         """It as it is sent to this instance, which has so many seconds left for it."""
@@ -78,6 +80,7 @@ class _Call:
             raise DataError(problem) from None
         request.headers["Accept-Encoding"] = "identity"  # as long as it says, and what `max_body` bounds
         request.headers["Request-Timeout"] = f"{left:.3f}"
+        request.extensions["take"] = self.take
         return request
 
 
@@ -88,6 +91,8 @@ class LoadBalancer:
     `Instance` for when one is ejected and returns, and `choose` for which one gets a request. Used from one
     event loop, whose clock all times are read from, as an async context manager: entering it checks every
     instance once, leaving it closes it. `transport` sends the requests, and chance comes from `random`.
+    `room` is where answers are held until `request` gives them to its caller; whoever holds more, such as
+    the proxy, takes it from there, too.
 
     Raises:
         ConfigError: there is no instance, one is no http or https URL of a host, or is there twice; or there
@@ -103,6 +108,7 @@ class LoadBalancer:
         random: Random | None = None,
     ) -> None:
         self.config = config = config or BalancerConfig()
+        self.room = Room(config.max_held)
         self._instances = [Instance(url, config) for url in _origins(instances)]
         self._random = random or Random()  # noqa: S311  a choice, no secret
         self._key = _key(config)
@@ -114,7 +120,7 @@ class LoadBalancer:
             limits=httpx2.Limits(
                 max_keepalive_connections=config.max_in_flight, keepalive_expiry=_KEPT_ALIVE
             ),
-            event_hooks={"response": [bounded(config.max_body, self._too_long)]},
+            event_hooks={"response": [bounded(config.max_body, self._too_long), _counted]},
         )
         self._watching: list[asyncio.Task[None]] = []
         self._closed = False
@@ -123,8 +129,13 @@ class LoadBalancer:
         self._idle.set()
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(*map(self._check, self._instances))
-        self._watching = [asyncio.create_task(self._watch(instance)) for instance in self._instances]
+        for look in (self._check, self._read_load):
+            await asyncio.gather(*map(look, self._instances))
+        self._watching = [
+            asyncio.create_task(self._watch(look, instance))
+            for look in (self._check, self._read_load)
+            for instance in self._instances
+        ]
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -169,7 +180,7 @@ class LoadBalancer:
             NoHealthyInstancesError: every instance is ejected.
             InstanceError: the last one asked broke off, or sent more than `max_body`.
             RequestTimeoutError: there was no answer in time.
-            OverloadedError: `max_in_flight` requests are in hand.
+            OverloadedError: `max_in_flight` requests are in hand, or `max_held` bytes held.
             DataError: the path or a header cannot be sent, `content` is longer than `max_body`, or `timeout`
                 is not greater than 0.
             ClosedError: the balancer is closed.
@@ -182,9 +193,9 @@ class LoadBalancer:
             raise DataError(
                 f"content has {len(content)} bytes, max_body = {self.config.max_body}; send less at once"
             )
-        with self._admitted():
+        with self._admitted(), self.room.held() as take:
             deadline = self._now() + seconds
-            call = _Call(method, path, content, _completed(headers), route.repeatable, deadline)
+            call = _Call(method, path, content, _completed(headers), route.repeatable, deadline, take)
             try:
                 async with asyncio.timeout_at(deadline):
                     return await self._ask(call, request_type or route.type)
@@ -254,7 +265,7 @@ class LoadBalancer:
             except httpx2.RequestError as error:
                 answer = error
                 again = call.repeatable or isinstance(error, _UNSENT)
-            if again and self._healthy(asked) and self._budget.withdraw():
+            if again and self._may_repeat(call, asked):
                 continue
             if isinstance(answer, httpx2.Response):
                 return answer
@@ -262,6 +273,11 @@ class LoadBalancer:
                 f"{instance.url} broke off at try {len(asked)} ({_reason(answer)}), and the request is not "
                 "repeated; ask again later"
             ) from answer
+
+    def _may_repeat(self, call: _Call, asked: Sequence[Instance]) -> bool:
+        """Whether there is the time, another instance, and the budget, of which this takes."""
+        in_time = call.deadline - self._now() >= _SHORTEST
+        return in_time and bool(self._healthy(asked)) and self._budget.withdraw()
 
     async def _send(self, instance: Instance, call: _Call) -> httpx2.Response:
         """Have this instance answer, and note what that says of it."""
@@ -283,16 +299,31 @@ class LoadBalancer:
             instance.rest(_retry_after(response), self._now())
         return response
 
-    async def _watch(self, instance: Instance) -> None:
+    async def _watch(self, look: Callable[[Instance], Awaitable[None]], instance: Instance) -> None:
+        """Look at intervals, from the beginning of one look to that of the next."""
+        await asyncio.sleep(self._pause())
         while True:
-            await asyncio.sleep(self.config.interval * (1 - _JITTER * self._random.random()))
-            await self._check(instance)
+            await asyncio.gather(look(instance), asyncio.sleep(self._pause()))
+
+    def _pause(self) -> float:
+        return self.config.interval * (1 - _JITTER * self._random.random())
 
     async def _check(self, instance: Instance) -> None:
-        await check(instance, self._client, self._key, self.config.check_timeout)
+        await check(instance, self._client, self.config.check_timeout)
+
+    async def _read_load(self, instance: Instance) -> None:
+        if instance.healthy:
+            await read_load(instance, self._client, self._key, self.config.check_timeout)
 
     def _too_long(self) -> InstanceError:
         return InstanceError(f"an instance sends more than max_body = {self.config.max_body} bytes; raise it")
+
+
+async def _counted(response: httpx2.Response) -> None:
+    """Count the body of an answer to a call."""
+    take = response.request.extensions.get("take")
+    if take is not None:
+        count(response, take)
 
 
 def _origins(instances: Sequence[str]) -> list[str]:

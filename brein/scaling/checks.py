@@ -1,4 +1,4 @@
-"""The checks of an instance: whether it is ready, and what its load is."""
+"""What an instance is asked at intervals: whether it is ready, and what its load is."""
 
 from __future__ import annotations
 
@@ -16,34 +16,33 @@ _READY, _METRICS = "/health/ready", "/metrics"
 _MEMORY, _CPU = metrics.MEMORY.name, metrics.CPU.name
 
 
-async def check(instance: Instance, client: httpx2.AsyncClient, key: str | None, timeout: float) -> None:
-    """Have `instance` note whether it is ready, and if it is, its load; each in `timeout` seconds.
-
-    `key` is what it wants for its metrics.
-    """
+async def check(instance: Instance, client: httpx2.AsyncClient, timeout: float) -> None:
+    """Have `instance` note whether it is ready; no answer in `timeout` seconds is none."""
     try:
-        status = (await _get(instance, _READY, client, key, timeout)).status_code
+        async with asyncio.timeout(timeout):
+            status = (await client.get(instance.url + _READY)).status_code
     except (TimeoutError, httpx2.HTTPError, InstanceError) as error:
         instance.failed(f"{_READY}: {type(error).__name__}: {first_line(error)}")
         return
-    if status != httpx2.codes.OK:
+    if status == httpx2.codes.OK:
+        instance.passed()
+    else:
         instance.failed(f"{_READY} answers {status}")
-        return
-    instance.passed()
+
+
+async def read_load(instance: Instance, client: httpx2.AsyncClient, key: str | None, timeout: float) -> None:
+    """Have `instance` note its load; where that is not to be had in `timeout` seconds, what it has grows old.
+
+    `key` is what it wants for its metrics.
+    """
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     try:
-        page = await _get(instance, _METRICS, client, key, timeout)
+        async with asyncio.timeout(timeout):
+            page = await client.get(instance.url + _METRICS, headers=headers)
         figures = _figures(page.text, (_MEMORY, _CPU))
     except (TimeoutError, ValueError, httpx2.HTTPError, InstanceError):
-        return  # the figures it had grow old
+        return
     instance.read(figures.get(_MEMORY), figures.get(_CPU), asyncio.get_running_loop().time())
-
-
-async def _get(
-    instance: Instance, path: str, client: httpx2.AsyncClient, key: str | None, timeout: float
-) -> httpx2.Response:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    async with asyncio.timeout(timeout):
-        return await client.get(instance.url + path, headers=headers)
 
 
 def _figures(page: str, names: tuple[str, ...]) -> dict[str, float]:

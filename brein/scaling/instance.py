@@ -95,8 +95,8 @@ class Instance:
             _log.warning("%s gets no more requests: %s", self.url, reason)
 
     def rest(self, seconds: float, now: float) -> None:
-        """Ask it last of all for so many seconds, as it wants to be."""
-        self._rests_until = now + min(seconds, _LONGEST_REST)
+        """Ask it last of all for so many seconds at least, as it wants to be."""
+        self._rests_until = max(self._rests_until, now + min(seconds, _LONGEST_REST))
 
     def rests(self, now: float) -> bool:
         """Whether it is to be asked last of all."""

@@ -47,7 +47,8 @@ def silence(address: str, patience: float) -> str | None:
     except subprocess.TimeoutExpired:
         return f"no answer in {patience:g} s"
     except subprocess.CalledProcessError as error:
-        return str(error.stderr).strip().splitlines()[-1]
+        said = error.stderr.strip().splitlines()
+        return str(said[-1]) if said else f"Ray ended with {error.returncode}, without a word"
     return None
 
 
@@ -93,3 +94,8 @@ def joined(address: str | None, cores: float, patience: float) -> Iterator[None]
         yield
     finally:
         ray.shutdown()
+
+
+def last_line(error: BaseException) -> str:
+    """What an error of Ray's says in the end; its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()[-1:]), "") or type(error).__name__

@@ -1,6 +1,6 @@
 """The shards of an index as files: built from a document store, loaded by whoever serves them.
 
-    folder/<generation>/      of one version of the documents and one configuration of the index
+    folder/<identity>/<generation>/   of one version of these documents and one configuration of the index
       trained/                the index that every shard starts from: empty, and trained
       shard-0/, shard-1/, …   a saved index, and `order`: int64, little-endian, by label when each was added
 
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
         return all((_home(self.folder, number) / "CURRENT").exists() for number in range(self.shards))
 
     def sweep(self) -> None:
-        """Remove the generations before this one."""
+        """Remove the other generations of these documents."""
         for other in self.folder.parent.iterdir():
             if other != self.folder and _GENERATION.fullmatch(other.name):
                 shutil.rmtree(other, ignore_errors=True)
@@ -73,7 +73,7 @@ def plan(documents: DocumentStore, config: IndexConfig, folder: Path) -> Plan:
     facts = [documents.identity, documents.version, config.build_parameters]
     generation = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
     one = config.model_copy(update={"shards": 1})
-    return Plan(fitting(one, len(documents)), config.shards, folder / generation)
+    return Plan(fitting(one, len(documents)), config.shards, folder / documents.identity / generation)
 
 
 def train(documents: DocumentStore, planned: Plan) -> None:

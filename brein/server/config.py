@@ -15,7 +15,7 @@ from pydantic import Field
 from brein.config import EngineConfig, read_guide_profile
 from brein.errors import ConfigError, first_line
 from brein.monitoring import MonitoringConfig
-from brein.scaling.cluster import ScalingConfig
+from brein.scaling.config import ScalingConfig
 from brein.settings import Settings
 from brein.texts import shown
 

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from brein.errors import BreinError
 from brein.server import log, problems
+from brein.server.body import read_body
 from brein.server.problems import InvalidBodyError, RefusedError
 
 _log = log.logger()
@@ -49,7 +50,7 @@ async def _read(model: type[BaseModel], scope: Scope, receive: Receive) -> BaseM
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind != b"application/json":  # what a page of another site may not send without being allowed to
         raise RefusedError(415, "send the body as Content-Type: application/json")
-    body = await _body(headers, receive, scope["app"].state.max_body)
+    body = await read_body(headers, receive, scope["app"].state.max_body)
     try:
         # What is wrong is noted of each type that a value might have been: all notes then share the value.
         return model.model_validate(from_json(body, allow_inf_nan=False))
@@ -57,22 +58,3 @@ async def _read(model: type[BaseModel], scope: Scope, receive: Receive) -> BaseM
         raise InvalidBodyError(error) from None
     except ValueError as error:
         raise RefusedError(400, f"Invalid JSON: {error}") from None
-
-
-async def _body(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
-    announced = int(headers.get(b"content-length", b"0"))  # the parser has seen that it is a number
-    parts: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        if max(announced, size) > most:  # what is still to come is read and dropped as it comes
-            raise RefusedError(413, f"the body is longer than max_body = {most:,} bytes; send it in parts")
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedError(400, "the body is not complete")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-    if size > most:
-        raise RefusedError(413, f"the body is longer than max_body = {most:,} bytes; send it in parts")
-    return b"".join(parts)

@@ -13,7 +13,8 @@ from brein.engine import Engine
 from brein.metrics import CONNECTIONS_CLOSED, Kind, Reading, outcome_of
 from brein.monitoring import Monitoring, MonitoringConfig
 from brein.records import Answer, Document, Emotion, Retrieval
-from brein.scaling.cluster import ClusterEngine, ScalingConfig
+from brein.scaling.cluster import ClusterEngine, shard_readings
+from brein.scaling.config import ScalingConfig
 from brein.server.connections import LEFT
 from brein.server.problems import RefusedError
 from brein.storage import Where
@@ -75,6 +76,8 @@ class Service:
             self.engine, coordinator.stats, self.connections, self.probe, config=self._watched
         )
         self.monitoring.metrics.watch(self._closed_readings)
+        if isinstance(self.engine, ClusterEngine):
+            self.monitoring.metrics.watch(shard_readings(self.engine.health))
         self.monitoring.start()
         self._opening = None
 

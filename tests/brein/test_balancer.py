@@ -34,6 +34,7 @@ class Service:
         self.resets = set()  # break off when they are asked
         self.unready = set()
         self.hung = set()
+        self.mute = set()  # hang when they are asked for their load
         self.statuses = {}
         self.delays = {}
         self.metrics = dict.fromkeys(NAMES, "")
@@ -54,6 +55,8 @@ class Service:
             case "/health/ready":
                 return httpx2.Response(503 if name in self.unready else 200)
             case "/metrics":
+                if name in self.mute:
+                    await asyncio.sleep(1e6)
                 return httpx2.Response(200, text=self.metrics[name])
         try:
             await asyncio.sleep(self.delays.get(name, 0.001))
@@ -334,6 +337,35 @@ def test_an_instance_that_is_not_ready_or_hangs_is_ejected(in_virtual_time, trou
     in_virtual_time(scenario)
 
 
+@pytest.mark.parametrize("phase", [0.0, 0.2, 0.4, 0.6, 0.8])
+def test_an_instance_that_hangs_is_left_alone_within_two_intervals_and_a_check(in_virtual_time, phase):
+    service = Service()
+
+    async def scenario():
+        async with service.balance(interval=1.0, check_timeout=1.0) as balancer:
+            await asyncio.sleep(7 + phase)
+            service.hung = {"b"}
+            await asyncio.sleep(3.0)
+            assert healthy(balancer) == ["a", "c"]
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.2, 0.4, 0.6, 0.8])
+def test_metrics_that_hang_hold_up_no_check(in_virtual_time, phase):
+    service = Service()
+
+    async def scenario():
+        service.mute = {"b"}
+        async with service.balance(interval=1.0, check_timeout=1.0) as balancer:
+            await asyncio.sleep(7 + phase)
+            service.unready = {"b"}
+            await asyncio.sleep(2.0)
+            assert healthy(balancer) == ["a", "c"]
+
+    in_virtual_time(scenario)
+
+
 def test_answers_do_not_keep_an_instance_that_is_not_ready(in_virtual_time):
     service = Service()
 
@@ -509,6 +541,14 @@ def test_an_overloaded_instance_is_asked_last_for_as_long_as_it_wants(in_virtual
     in_virtual_time(scenario)
 
 
+def test_an_answer_that_names_no_rest_does_not_end_one():
+    instance = Instance("http://a", BalancerConfig())
+    instance.rest(30.0, now=0.0)
+    instance.rest(0.0, now=1.0)
+    assert instance.rests(29.0)
+    assert not instance.rests(30.0)
+
+
 def test_where_all_rest_any_of_them_is_chosen_and_no_rest_is_longer_than_a_minute():
     resting = [Instance(f"http://{name}", BalancerConfig()) for name in NAMES]
     for instance in resting:
@@ -517,6 +557,22 @@ def test_where_all_rest_any_of_them_is_chosen_and_no_rest_is_longer_than_a_minut
     assert not any(instance.rests(61.0) for instance in resting)
     chance = random.Random(0)  # noqa: S311  a choice, no secret
     assert {choose(resting, "general", 1.0, chance) for _ in range(50)} == set(resting)
+
+
+def test_an_answer_that_leaves_no_time_for_a_repeat_is_the_answer_and_costs_no_budget(in_virtual_time):
+    service = Service()
+
+    async def scenario():
+        service.statuses = dict.fromkeys(NAMES, 503)
+        async with service.balance(retry_floor=1, retry_share=0.0) as balancer:
+            service.delays = dict.fromkeys(NAMES, 0.995)
+            assert (await search(balancer, timeout=1.0)).status_code == 503
+            service.delays = {}
+            service.asked.clear()
+            assert (await search(balancer)).status_code == 503
+            assert len(service.asked) == 2, "the one repeat there is"
+
+    in_virtual_time(scenario)
 
 
 def test_where_all_are_overloaded_the_caller_is_told_after_each_was_asked_once(in_virtual_time):
@@ -720,6 +776,31 @@ def test_an_answer_that_is_too_long_is_not_read(in_virtual_time):
                 await search(balancer)
 
     in_virtual_time(scenario)
+
+
+def test_answers_beyond_what_may_be_held_are_refused_and_their_room_returns(in_virtual_time):
+    async def slowly():
+        for _ in range(2):
+            yield b"x" * 600
+            await asyncio.sleep(1)
+
+    async def answer(request):
+        return httpx2.Response(200, content=slowly() if "v1" in request.url.path else b"")
+
+    async def scenario():
+        config = BalancerConfig(max_body=1200, max_held=3000)
+        async with LoadBalancer(["http://a"], config, transport=httpx2.MockTransport(answer)) as balancer:
+            for _ in range(3):
+                outcomes = await asyncio.gather(*(search(balancer) for _ in range(3)), return_exceptions=True)
+                assert Counter(map(type, outcomes)) == {httpx2.Response: 2, OverloadedError: 1}
+            assert healthy(balancer) == ["a"], "to hold too much is the balancer's own trouble"
+
+    in_virtual_time(scenario)
+
+
+def test_what_may_be_held_is_at_least_a_body():
+    with pytest.raises(ConfigError, match="max_held = 2000: must be at least max_body = 3000; raise it"):
+        BalancerConfig.read('{"max_held": 2000, "max_body": 3000}')
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ import asyncio
 import json
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -181,33 +184,65 @@ def test_an_instance_that_hangs_is_ejected_and_what_waits_for_it_times_out(runni
 # The proxy
 
 
+class Proxy:
+    """`python -m brein balance` as a process of its own, a client of it, and its log."""
+
+    def __init__(self, process, log):
+        self.process = process
+        self._log = log
+        self.client = None
+
+    def lines(self):
+        return [json.loads(line) for line in self._log.read_text().split("\n")[:-1]]
+
+    def until(self, event):
+        """The log's first line of this event."""
+        found = []
+
+        def is_there():
+            found.extend(line for line in self.lines() if line["event"] == event)
+            return found
+
+        soon(is_there)
+        return found[0]
+
+    def connect(self):
+        return socket.create_connection((self.client.base_url.host, self.client.base_url.port), PATIENCE)
+
+
+def soon(condition):
+    """Wait for a condition; gives what makes it true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
 @contextmanager
-def proxy(ports, folder, **settings):
-    """The proxy as a process of its own; gives the process, and a client of it."""
-    config = folder / "balancer.json"
+def balancing(ports, folder, **settings):
+    config, log = folder / "balancer.json", folder / "log"
     config.write_text(json.dumps(settings))
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     command = [sys.executable, "-m", "brein", "balance", "--port", "0", "--config", str(config), *urls]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with log.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
         try:
-            address = process.stderr.readline().split()[-1]
-            with httpx2.Client(base_url=address, timeout=PATIENCE, trust_env=False) as client:
-                yield process, client
+            proxy = Proxy(process, log)
+            address = f"http://127.0.0.1:{proxy.until('listening')['port']}"
+            with httpx2.Client(base_url=address, timeout=PATIENCE, trust_env=False) as proxy.client:
+                yield proxy
         finally:
             process.kill()
 
 
-def await_status(client, status):
-    deadline = time.monotonic() + PATIENCE
-    while (response := client.get("/health/ready")).status_code != status:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return response
+def in_flight(client):
+    return client.get("/health/ready").json()["instances"][0]["in_flight"]
 
 
 def test_the_proxy_passes_on_what_it_is_asked_and_what_it_is_answered(running, tmp_path):
     ports = [running.start(status=201)]
-    with proxy(ports, tmp_path, max_body=100_000) as (_, client):
+    with balancing(ports, tmp_path, max_body=100_000) as proxy:
+        client = proxy.client
         headers = {
             "X-Request-ID": "r1",
             "Authorization": "Bearer key",
@@ -219,12 +254,16 @@ def test_the_proxy_passes_on_what_it_is_asked_and_what_it_is_answered(running, t
         assert (response.status_code, told["body"]) == (201, "ü" * 10_000)
         assert (told["path"], told["query"]) == ("/v1/documents", "x=%2F")
         assert told["headers"]["x-request-id"] == "r1"
+        assert response.headers.get_list("X-Request-ID") == ["r1"]
+        assert len(response.headers.get_list("Date")) == 1
         assert told["headers"]["authorization"] == "Bearer key"
         assert 4 < float(told["headers"]["request-timeout"]) <= 5
         assert "x-hop" not in told["headers"]
         assert told["headers"]["host"] == f"127.0.0.1:{ports[0]}"
         ids = [client.get("/v1/documents/a").json()["headers"]["x-request-id"] for _ in range(2)]
         assert len(set(ids)) == 2
+        long = client.post("/v1/documents", content="a" * 99_000)  # in more parts than one
+        assert long.json()["body"] == "a" * 99_000
 
         problems = {
             413: client.post("/v1/documents", content=bytes(150_000)),
@@ -235,56 +274,148 @@ def test_the_proxy_passes_on_what_it_is_asked_and_what_it_is_answered(running, t
         for status, problem in problems.items():
             assert problem.status_code == problem.json()["status"] == status
             assert problem.headers["Content-Type"] == "application/problem+json"
+            assert problem.json()["request_id"] == problem.headers["X-Request-ID"]
         assert client.get("/health/live").json() == {"status": "live"}
         ready = client.get("/health/ready").json()
         assert ready["instances"][0]["healthy"]
         assert ready["instances"][0]["load"]["memory"] == 1e6
+        logged = [line for line in proxy.lines() if line["event"] == "request"]
+        assert {"r1", *(problem.json()["request_id"] for problem in problems.values())} <= {
+            line["request_id"] for line in logged
+        }
+
+
+def test_the_proxy_says_how_long_an_answer_would_be(running, tmp_path):
+    headers = {"X-Request-ID": "r1", "Request-Timeout": "5"}
+    with balancing([running.start()], tmp_path) as proxy:
+        length = len(proxy.client.get("/v1/documents/a", headers=headers).content)
+        head = proxy.client.head("/v1/documents/a", headers=headers)
+        assert (head.status_code, head.headers["Content-Length"]) == (200, str(length))
 
 
 def test_the_proxy_is_ready_while_an_instance_is(running, tmp_path):
     ports = [running.start(), running.start()]
-    with proxy(ports, tmp_path, interval=0.1) as (_, client):
-        await_status(client, 200)
+    with balancing(ports, tmp_path, interval=0.1) as proxy:
+        client = proxy.client
+
+        def is_ready(status):
+            response = client.get("/health/ready")
+            return response if response.status_code == status else None
+
+        soon(lambda: is_ready(200))
         running.kill(ports[0])
         assert [client.post("/v1/search").status_code for _ in range(20)] == [200] * 20
         running.kill(ports[1])
-        assert await_status(client, 503).json()["detail"] == "every instance is ejected"
+        assert "none of 2 instances can be asked" in soon(lambda: is_ready(503)).json()["detail"]
         response = client.post("/v1/search")
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
         assert client.get("/health/live").status_code == 200
         running.start(port=ports[1])
-        await_status(client, 200)
+        soon(lambda: is_ready(200))
+        told = [line["event"] for line in proxy.lines()]
+        assert any("gets no more requests" in event for event in told)
+        assert any("takes requests" in event for event in told)
 
 
 def test_the_proxy_gives_up_when_the_time_is_over(running, tmp_path):
-    with proxy([running.start(delay=20)], tmp_path) as (_, client):
-        response = client.post("/v1/ask", headers={"Request-Timeout": "0.3"})
+    with balancing([running.start(delay=20)], tmp_path) as proxy:
+        response = proxy.client.post("/v1/ask", headers={"Request-Timeout": "0.3"})
         assert response.status_code == 504
-        assert "no answer within 0." in response.json()["detail"]
+        assert "no answer within" in response.json()["detail"]
 
 
-def test_the_proxy_ends_what_is_in_hand_before_it_ends(running, tmp_path):
-    with proxy([running.start(delay=1.0)], tmp_path) as (process, client):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_proxy_ends_what_is_in_hand_before_it_ends(running, tmp_path, number):
+    with balancing([running.start(delay=1.0)], tmp_path) as proxy, ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(proxy.client.post, "/v1/search")
+        with httpx2.Client(base_url=proxy.client.base_url, trust_env=False) as other:
+            soon(lambda: in_flight(other) == 1)
+        proxy.process.send_signal(number)
+        assert answering.result(PATIENCE).status_code == 200
+        assert proxy.process.wait(PATIENCE) == 0
+        assert [line["event"] for line in proxy.lines()][-1] == "closed"
 
-        async def scenario():
-            async with httpx2.AsyncClient(base_url=client.base_url, trust_env=False) as asking:
-                answering = asyncio.create_task(asking.post("/v1/search"))
-                await until(lambda: client.get("/health/ready").json()["instances"][0]["in_flight"] == 1)
-                process.send_signal(signal.SIGTERM)
-                assert (await answering).status_code == 200
 
-        asyncio.run(scenario())
-        assert process.wait(PATIENCE) == 0
+def test_a_second_signal_ends_the_proxy_at_once(running, tmp_path):
+    with balancing([running.start(delay=20)], tmp_path) as proxy, proxy.connect() as raw:
+        raw.sendall(b"GET /v1/documents/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        soon(lambda: in_flight(proxy.client) == 1)
+        proxy.process.send_signal(signal.SIGINT)
+        proxy.until("draining")
+        proxy.process.send_signal(signal.SIGINT)
+        assert proxy.process.wait(PATIENCE) == 128 + signal.SIGINT
 
 
 def test_whoever_goes_away_is_not_worked_for_any_more(running, tmp_path):
-    with proxy([running.start(delay=20)], tmp_path) as (_, client):
+    port = running.start(delay=20)
+    with balancing([port], tmp_path) as proxy:
         with pytest.raises(httpx2.ReadTimeout):
-            client.post("/v1/search", timeout=0.3)
-        deadline = time.monotonic() + PATIENCE
-        while client.get("/health/ready").json()["instances"][0]["in_flight"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            proxy.client.post("/v1/search", timeout=0.3)
+        soon(lambda: in_flight(proxy.client) == 0)
+        said = running.processes[port].stdout
+        assert select.select([said], [], [], PATIENCE)[0], "the instance was not left"
+        assert said.readline() == "left\n"
+
+
+def head(length):
+    return b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length
+
+
+def test_bodies_beyond_what_may_be_held_are_refused_and_their_room_returns(running, tmp_path):
+    with (
+        balancing([running.start()], tmp_path, max_body=1_200_000, max_held=2_500_000) as proxy,
+        ExitStack() as opened,
+    ):
+        halves = [opened.enter_context(proxy.connect()) for _ in range(3)]
+        for half in halves:
+            half.sendall(head(1_000_000) + b"a" * 900_000)
+        (refused,), _, _ = select.select(halves, [], [], PATIENCE)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += refused.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"max_held = 2500000" in answer
+
+        def status(length):
+            return proxy.client.post("/v1/search", content=b"a" * length).status_code
+
+        assert status(100_000) == 200
+        assert status(1_000_000) == 503
+        for half in halves:
+            half.close()
+        soon(lambda: status(1_000_000) == 200)
+
+
+def test_what_is_not_read_takes_room_until_its_client_is_given_up(running, tmp_path):
+    settings = {"max_body": 9_000_000, "max_held": 20_000_000, "read_timeout": 2.0}
+    with balancing([running.start()], tmp_path, **settings) as proxy, socket.socket() as raw:
+
+        def status():
+            return proxy.client.post("/v1/search", content=b"a" * 3_000_000).status_code
+
+        assert status() == 200
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect((proxy.client.base_url.host, proxy.client.base_url.port))
+        raw.sendall(head(8_000_000) + b"a" * 8_000_000)
+        assert raw.recv(100).startswith(b"HTTP/1.1 200")
+        assert status() == 503
+        soon(lambda: status() == 200)
+
+
+def test_a_connection_to_the_proxy_that_sends_too_little_is_closed(running, tmp_path):
+    with balancing([running.start()], tmp_path, read_timeout=0.2) as proxy:
+        with proxy.connect() as idle:
+            assert idle.recv(65536) == b""
+        with proxy.connect() as half:
+            half.sendall(head(100) + b"{")
+            assert half.recv(65536).startswith(b"HTTP/1.1 408")
+
+
+def test_the_proxy_has_no_more_connections_than_it_may(running, tmp_path):
+    with balancing([running.start()], tmp_path, max_connections=2) as proxy, ExitStack() as opened:
+        idle = [opened.enter_context(proxy.connect()) for _ in range(3)]
+        assert proxy.client.post("/v1/search").status_code == 200
+        assert idle[0].recv(65536) == b""
 
 
 @pytest.mark.parametrize(

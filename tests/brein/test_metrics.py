@@ -20,6 +20,7 @@ from brein.errors import (
 )
 from brein.metrics import DEFINITIONS, Latest, Metrics, agent_readings, engine_readings, outcome_of
 from brein.monitoring import Monitoring
+from brein.scaling.cluster import ShardHealth, shard_readings
 
 CONFIG = EngineConfig.model_validate({"embedding": {"kind": "hashing"}, "index": {"kind": "IndexFlat"}})
 
@@ -41,6 +42,7 @@ def watched(engine):
     monitoring.sample()
     monitoring.metrics.request("/v1/search", 200)
     monitoring.metrics.error(StorageError("gone"))
+    monitoring.metrics.watch(shard_readings(lambda: [ShardHealth(0, "node", None, 1, 1)]))
     monitoring.metrics.ingested(30)
     monitoring.metrics.watch(lambda: [(metrics.CONNECTIONS_CLOSED, ("displaced",), 1)])
     return monitoring.metrics
@@ -257,3 +259,13 @@ def test_promtool_finds_nothing_to_say(watched, promtool):
         [promtool, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False
     )
     assert (said.returncode, said.stdout, said.stderr) == (0, b"", b"")
+
+
+def test_a_shard_that_does_not_answer_and_replicas_that_do_not_run_are_seen():
+    counted = Metrics()
+    counted.watch(
+        shard_readings(lambda: [ShardHealth(0, "n", None, 2, 2), ShardHealth(1, None, "no answer", 1, 2)])
+    )
+    for shard, read in (("0", (1, 2)), ("1", (0, 1))):
+        seen = (metrics.SHARD_AVAILABLE, metrics.SHARD_REPLICAS)
+        assert tuple(value(counted, definition, shard) for definition in seen) == read

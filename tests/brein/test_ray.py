@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from brein.errors import ClosedError, ClusterError, ConfigError, DataError, Shar
 from brein.index.flat import FlatConfig
 from brein.retrieval.pipeline import LexicalConfig, RetrievalConfig
 from brein.retrieval.stages import LegConfig
-from brein.scaling.cluster import ClusterEngine, ScalingConfig
+from brein.scaling import ScalingConfig, join
+from brein.scaling.cluster import ClusterEngine
 from brein.sharding import shard_of
 
 COUNT, SHARDS = 400, 4
@@ -182,6 +184,8 @@ def test_a_cluster_answers_as_one_process_and_a_lost_node_is_named_until_another
                 change()
         with pytest.raises(ConfigError, match=r"serve them anew"):
             engine.retune(FlatConfig())
+        with pytest.raises(ConfigError, match=r"scaling.timeout = 2 s: must be below"):
+            engine.retune(RetrievalConfig(vectors=LegConfig(budget=2.0)))
         assert len(engine) == COUNT
 
         # A node is lost: Ray has no cores left for its shards.
@@ -222,6 +226,7 @@ def serving(engine, shards, folder):
     parts = {"engine": engine, "scaling": shards}
     file.write_text(json.dumps({name: part.model_dump(mode="json") for name, part in parts.items()}))
     command = [sys.executable, "-m", "brein", "serve", "--config", str(file), "server.port=0"]
+    command.append("server.notice=4")  # longer than Ray would leave it
     with log.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
         try:
             deadline = time.monotonic() + 120
@@ -251,10 +256,16 @@ def test_a_service_names_the_shards_of_a_lost_node_and_is_whole_again(
         return [(hit["id"], hit["score"], hit["text"]) for hit in told["hits"]], set(told["missing_shards"])
 
     def await_missing(number):
-        for turn in count():  # a text is asked once: it might be found in the cache
-            if len(found(f"zeta {number} {turn}")[1]) == number:
+        for turn in count():
+            hits, missing = found(f"zeta{number}x{turn}")  # in no text: words are searched for in all shards
+            assert not {shard_of(id_, SHARDS) for id_, _, _ in hits} & missing
+            if len(missing) == number:
                 break
             assert time.monotonic() < deadline
+
+    def available():
+        pairs = re.findall(r'brein_shard_available\{shard="(\d)"\} (\S+)', client.get("/metrics").text)
+        return {int(shard): float(value) for shard, value in pairs}
 
     with (
         serving(config(engine_folder), scaling(nodes), tmp_path) as url,
@@ -265,6 +276,9 @@ def test_a_service_names_the_shards_of_a_lost_node_and_is_whole_again(
         deadline = time.monotonic() + 120
         nodes.remove_node(nodes.list_all_nodes()[1], allow_graceful=False)
         await_missing(SHARDS // 2)
+        while sum(available().values()) != SHARDS // 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         nodes.add_node(**ALIKE)
         await_missing(0)
 
@@ -322,7 +336,8 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_ray import config
-from brein.scaling.cluster import ClusterEngine, ScalingConfig
+from brein.scaling import ScalingConfig
+from brein.scaling.cluster import ClusterEngine
 
 shards = ScalingConfig(kind="ray", address={address!r}, shards=3)
 engine = ClusterEngine.open(config(Path({folder!r})), shards)
@@ -361,7 +376,8 @@ import numpy as np, psutil
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_ray import COUNT, config, ranking
-from brein.scaling.cluster import ClusterEngine, ScalingConfig
+from brein.scaling import ScalingConfig
+from brein.scaling.cluster import ClusterEngine
 
 signal.signal(signal.SIGTERM, lambda *_: None)
 mine = signal.getsignal(signal.SIGTERM)
@@ -418,6 +434,17 @@ def test_where_no_cluster_answers_that_is_said_in_time(engine_folder):
         ClusterEngine.open(config(engine_folder), nowhere)
     with Engine.open(config(engine_folder)) as engine:  # the folder was given up
         assert len(engine) == COUNT
+
+
+def test_ray_that_ends_without_a_word_is_no_cluster(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert join.silence("127.0.0.1:1", 30.0) == "Ray ended with 1, without a word"
+
+
+def test_a_search_must_not_wait_for_shards_longer_than_it_has_for_vectors(tmp_path):
+    engine = EngineConfig(path=tmp_path, retrieval=RetrievalConfig(vectors=LegConfig(budget=0.3)))
+    with pytest.raises(ConfigError, match=r"timeout = 0.4 s: must be below retrieval.vectors.budget = 0.3 s"):
+        ClusterEngine.open(engine, ScalingConfig(kind="ray"))
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch, tmp_path):

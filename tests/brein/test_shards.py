@@ -149,10 +149,20 @@ def test_a_change_of_documents_or_index_is_another_generation_and_the_older_is_s
     other, _ = served(folder, FlatConfig(metric="l2"), to)
     filled(folder, FlatConfig(), vectors[:1], ["another"])
     last, _ = served(folder, FlatConfig(), to)
-    (to / "not ours").mkdir()
+    ours = last.folder.parent
+    (ours / "not ours").mkdir()
     assert len({first.folder, other.folder, last.folder}) == 3
     last.sweep()
-    assert sorted(path.name for path in to.iterdir()) == sorted([last.folder.name, "not ours"])
+    assert sorted(path.name for path in ours.iterdir()) == sorted([last.folder.name, "not ours"])
+
+
+def test_one_folder_holds_the_shards_of_several_stores(tmp_path, vectors):
+    to = tmp_path / "shards"
+    folders = [filled(tmp_path / name, FlatConfig(), vectors) for name in ("one", "other")]
+    one, other = (served(folder, FlatConfig(), to)[0] for folder in folders)
+    other.sweep()
+    assert one.is_built
+    assert other.is_built
 
 
 @pytest.mark.parametrize("damage", ["order", "missing"])

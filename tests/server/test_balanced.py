@@ -2,9 +2,11 @@
 
 import asyncio
 import itertools
+import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter, deque
 from contextlib import contextmanager
 from threading import Thread
@@ -21,12 +23,17 @@ DOCUMENTS = [{"id": f"d{n}", "text": f"note {n} on topic {n % 7}"} for n in rang
 
 
 @contextmanager
-def balancing(urls):
+def balancing(urls, folder):
     """The URL of `python -m brein balance` in front of these."""
+    log = folder / "log"
     command = [sys.executable, "-m", "brein", "balance", "--port", "0", *urls]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with log.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
         try:
-            yield process.stderr.readline().split()[-1]
+            deadline = time.monotonic() + PATIENCE
+            while not (line := log.read_text().partition("\n"))[1]:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{json.loads(line[0])['port']}"
         finally:
             process.kill()
 
@@ -112,7 +119,7 @@ def test_a_service_killed_under_load_fails_no_search_and_returns(start, tmp_path
     with httpx2.Client(trust_env=False) as client:
         for url in urls:
             assert client.post(f"{url}/v1/documents", json={"documents": DOCUMENTS}).status_code == 200
-    with balancing(urls) as balancer:
+    with balancing(urls, tmp_path) as balancer:
         load = asyncio.run(scenario(processes, urls, balancer))
     assert load.outcomes.keys() == {200}, load.outcomes
     assert load.answers == {3}  # the service that came back has its documents

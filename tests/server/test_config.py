@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from brein.errors import ConfigError
+from brein.scaling import ScalingConfig
 from brein.server.config import ServerConfig, read
 
 
@@ -40,6 +41,14 @@ def test_numbers_and_texts_of_json_are_those_of_json(tmp_path):
 def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
     assert read(tmp_path / "empty.yaml").config == read(None).config
+
+
+def test_a_way_to_scale_may_be_its_name_alone(tmp_path):
+    (tmp_path / "c.yaml").write_text("scaling: ray\n")
+    assert read(tmp_path / "c.yaml").config.scaling == ScalingConfig(kind="ray")
+    assert read(None, ["scaling=none"]).config.scaling == ScalingConfig()
+    with pytest.raises(ConfigError, match="kind = 'spark'"):
+        read(None, ["scaling=spark"])
 
 
 @pytest.mark.parametrize("profile", ["high_performance", "memory_constrained"])
