@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from omegaconf import OmegaConf
 
-from bench import config
+from bench import config, suite_config
 from bench.errors import UsageError
 from bench.suites import SUITES
 from bench.sweeper import combine
@@ -130,7 +130,7 @@ def test_every_dataset_composes_once_its_own_settings_are_given(dataset):
 def test_every_index_kind_has_an_option_and_every_suite_its_settings():
     kinds = {config.from_overrides([f"index={option}"]).index.kind for option in options("index")}
     assert kinds == set(INDEXES)
-    assert set(SUITES) == set(config.SuitesConfig.model_fields)
+    assert set(SUITES) == set(suite_config.SuitesConfig.model_fields)
     assert set(SUITES) <= set(options("suite"))
 
 

@@ -7,16 +7,16 @@ import psutil
 import pytest
 from children import result_of
 
-from bench import config
+from bench import config, service
 from bench.artifacts import Store
 from bench.errors import MeasurementError
 from bench.metrics import METRICS, derive
+from bench.service import Usage
 from bench.suites import system
 from bench.suites.base import Experiment
-from bench.suites.system import client, http, load, processes, service
+from bench.suites.system import client, http, load, processes
 from bench.suites.system.http import Turn
 from bench.suites.system.load import Seen, Sent
-from bench.suites.system.service import Usage
 from bench.trial import frame
 from bench.workload import popularity, prose
 from bench.workload.dataset import TextDataset

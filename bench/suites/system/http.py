@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import trial
+from bench.service import Service, echoing, serving
 from bench.suites.base import Experiment
 from bench.suites.system import client
 from bench.suites.system.processes import saturate
-from bench.suites.system.service import Service, echoing, serving
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 

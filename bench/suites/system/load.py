@@ -18,10 +18,10 @@ import psutil
 from bench import trial
 from bench.machine import usable_cores
 from bench.metrics import Outcome
+from bench.service import Service, Usage, serving
 from bench.suites.agents.generator import arrivals
 from bench.suites.base import Experiment
 from bench.suites.system import client
-from bench.suites.system.service import Service, Usage, serving
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload import popularity
