@@ -1,13 +1,14 @@
 """When the requests of a load are to start: schedules of an open load, steps of a closed one.
 
-Times are seconds since the load's begin. A load is made of steps, stretches with one rate each; those that only
+Times are seconds since the load's begin. A load is made of steps, stretches of one rate each; those that only
 lead to the next, warm-ups and ramps, are not counted.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -16,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from bench.errors import UsageError
+from bench.errors import UsageError, one_line
 from brein.settings import Settings
 
 MOST = 10_000_000  # requests of a load: the row of each is held in memory
+_ENCODING = "utf-8-sig"  # UTF-8, also with the mark that spreadsheets put before it
 
 Times = npt.NDArray[np.float64]
 StepNumbers = npt.NDArray[np.int16]
@@ -28,8 +30,8 @@ StepNumbers = npt.NDArray[np.int16]
 class Step(NamedTuple):
     """A stretch of a load from `begin` up to, but not including, `end`.
 
-    `rate` is what arrives in a second, on average over the step; None in a closed load, where that follows from
-    the answers.
+    `rate` is what arrives in a second, on average over the step; None in a closed load, where that follows
+    from the answers.
     """
 
     name: str
@@ -55,8 +57,8 @@ class Schedule:
     steps: tuple[Step, ...]
 
     @property
-    def seconds(self) -> float:
-        """How long the load lasts."""
+    def end(self) -> float:
+        """When the load ends: nothing starts from then on."""
         return self.steps[-1].end
 
     def step_of(self, times: Times) -> StepNumbers:
@@ -89,7 +91,12 @@ class Stretch(NamedTuple):
     @property
     def requests(self) -> float:
         """How many arrive, on average."""
-        return self.seconds * (self.first + self.last) / 2
+        return self.seconds * self.rate
+
+    @property
+    def rate(self) -> float:
+        """Requests a second, on average."""
+        return (self.first + self.last) / 2
 
 
 class Rated(Settings):
@@ -115,8 +122,8 @@ class Rated(Settings):
         for stretch in self.stretches:
             if stretch.counted and stretch.requests < 1:
                 raise ValueError(
-                    f"no request comes in the {stretch.seconds:g} s of step {stretch.name!r}; raise its rate or "
-                    "its seconds"
+                    f"no request comes in the {stretch.seconds:g} s of step {stretch.name!r}; raise its "
+                    "rate or its seconds"
                 )
         return self
 
@@ -210,7 +217,8 @@ class Soak(Rated):
     @property
     def stretches(self) -> tuple[Stretch, ...]:
         """The rate over time."""
-        first, *rest = (f"part {number}" for number in range(1, self.parts + 1))
+        digits = len(str(self.parts))
+        first, *rest = (f"part {number:0{digits}}" for number in range(1, self.parts + 1))
         seconds = self.seconds / self.parts
         parts = (Stretch(name, seconds, self.rate, self.rate) for name in rest)
         return (*self._level(first, seconds, self.rate), *parts)
@@ -240,8 +248,8 @@ class Closed(Settings):
     pacing: float | None = Field(
         gt=0,
         le=86_400,
-        description="seconds from one intended start to the user's next, or until the answer where that takes "
-        "longer; null: they think",
+        description="seconds from one intended start to the user's next, or until the answer where that "
+        "takes longer; null: they think",
     )
     ramp_up: float = Field(
         ge=0, le=86_400, description="seconds in which the users begin, one after another; they do not count"
@@ -264,6 +272,11 @@ class Closed(Settings):
         parts = [("ramp-up", self.ramp_up), ("warm-up", self.warm_up), ("closed", self.seconds)]
         return _in_a_row((name, seconds, None, name == "closed") for name, seconds in parts if seconds)
 
+    @property
+    def end(self) -> float:
+        """When the load ends: no user asks from then on."""
+        return self.steps[-1].end
+
     def step_of(self, times: Times) -> StepNumbers:
         """The number of the step at each time, int16, of the shape of `times`; of the last, after its end."""
         return _step_of(self.steps, times)
@@ -283,13 +296,92 @@ Load = Annotated[
 def drawn(arrivals: Arrivals, seed: int) -> Schedule:
     """The schedule of an open load; the same for the same seed.
 
+    Poisson arrivals have their mean number in every stretch: see `poisson`.
+
     Raises:
-        UsageError: a trace cannot be read, or holds no such stretch.
+        UsageError: a trace cannot be read, or is shorter than what is to be replayed of it.
     """
-    raise NotImplementedError
+    if isinstance(arrivals, Replay):
+        return _replayed(arrivals)
+    stretches = arrivals.stretches
+    steps = _in_a_row((each.name, each.seconds, each.rate, each.counted) for each in stretches)
+    if isinstance(arrivals, Constant):
+        even = np.arange(math.ceil(steps[-1].end * arrivals.rate)) / arrivals.rate
+        return Schedule(even[even < steps[-1].end], steps)
+    random = np.random.default_rng(seed)
+    each = [_scattered(stretch, step, random) for stretch, step in zip(stretches, steps, strict=True)]
+    return Schedule(np.concatenate(each), steps)
 
 
-def _in_a_row(parts: Iterator[tuple[str, float, float | None, bool]]) -> tuple[Step, ...]:
+def poisson(rate: float, begin: float, end: float, random: np.random.Generator) -> Times:
+    """A Poisson process of `rate` a second, given that it has its mean number of arrivals.
+
+    Ascending times from `begin` to `end`, (round(rate × (end − begin)),). Given their number, arrivals are
+    independent and uniform (Ross, Stochastic Processes, 1996, theorem 2.3.1). So the load offered is the one
+    stated; the number of 200 free arrivals strays from it by more than 7% every third time.
+    """
+    return np.sort(random.uniform(begin, end, round(rate * (end - begin))))
+
+
+def _scattered(stretch: Stretch, step: Step, random: np.random.Generator) -> Times:
+    """Times of a stretch: a Poisson process of rate 1 on the clock that the stretch's rate drives."""
+    passed = poisson(1.0, 0.0, stretch.requests, random)
+    slope = (stretch.last - stretch.first) / stretch.seconds
+    root = np.sqrt(np.maximum(stretch.first**2 + 2 * slope * passed, 0))
+    # The root of first·t + slope·t²/2 = passed in the form that needs no slope and loses no digits.
+    return np.minimum(step.begin + 2 * passed / (stretch.first + root), step.end)
+
+
+def _replayed(replay: Replay) -> Schedule:
+    """The arrivals of a trace, which lasts until a mean distance after the last of them."""
+    times = _times(replay.path, replay.column) / replay.speed
+    length = float(times[-1]) * len(times) / (len(times) - 1)
+    end = length if replay.seconds is None else replay.warm_up + replay.seconds
+    if not replay.warm_up < end <= length:
+        raise UsageError(
+            f"{replay.path} lasts {length:g} s at speed {replay.speed:g}: warm_up = {replay.warm_up:g} and "
+            f"seconds = {replay.seconds} do not fit into it; lower them, or the speed"
+        )
+    starts = times[times < end]
+    if len(starts) > MOST:
+        raise UsageError(
+            f"{replay.path}: {len(starts):,} requests, at most {MOST:,} can be held; lower seconds"
+        )
+    cut = int(np.searchsorted(starts, replay.warm_up))
+    parts = (
+        ("warm-up", replay.warm_up, cut, False),
+        ("trace", end - replay.warm_up, len(starts) - cut, True),
+    )
+    steps = _in_a_row((name, seconds, n / seconds, counted) for name, seconds, n, counted in parts if seconds)
+    return Schedule(starts, steps)
+
+
+def _times(path: Path, column: str) -> Times:
+    """A trace's times, ascending from 0, in seconds."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, encoding=_ENCODING)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no trace: {one_line(error)}") from None
+    if column not in table:
+        raise UsageError(f"column = {column!r}: {path} has no such column; it has {', '.join(table.columns)}")
+    read = table[column]
+    if not pd.api.types.is_numeric_dtype(read):
+        try:
+            dates = pd.to_datetime(read, format="ISO8601", utc=True)
+        except ValueError as error:
+            raise UsageError(f"{path}: {column} is neither seconds nor dates: {one_line(error)}") from None
+        read = (dates - dates.min()).dt.total_seconds()
+    times = np.sort(read.to_numpy(np.float64))
+    if not np.isfinite(times).all():
+        raise UsageError(f"{path}: {column} has rows without a time; remove them")
+    if len(times) < 2 or times[0] == times[-1]:
+        raise UsageError(f"{path}: {len(times)} requests at one time are no trace; give at least two times")
+    return times - times[0]
+
+
+def _in_a_row(parts: Iterable[tuple[str, float, float | None, bool]]) -> tuple[Step, ...]:
     steps: list[Step] = []
     for name, seconds, rate, counted in parts:
         begin = steps[-1].end if steps else 0.0

@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 
 from bench import trial
+from bench.arrivals import poisson
 from bench.machine import usable_cores
 from bench.metrics import Outcome
 from bench.service import Service, Usage, serving
-from bench.suites.agents.generator import arrivals
 from bench.suites.base import Experiment
 from bench.suites.system import client
 from bench.timing import time_each
@@ -133,7 +133,7 @@ async def offer(
     now = asyncio.get_running_loop().time
     lead = LEAD_IN * seconds
     spans = ((-lead, 0.0), (0.0, seconds))
-    times = np.concatenate([arrivals(rate, *span, random) for span in spans]).tolist()
+    times = np.concatenate([poisson(rate, *span, random) for span in spans]).tolist()
     async with client.pool(service.port) as searches, client.pool(service.port) as probes:
         begin = now() + lead
 
