@@ -22,6 +22,7 @@ from brein.settings import Settings
 
 MOST = 10_000_000  # requests of a load: the row of each is held in memory
 _ENCODING = "utf-8-sig"  # UTF-8, also with the mark that spreadsheets put before it
+_CLOCK = 1e-6  # seconds: more than times lose that were added to a clock's, and taken from it again
 
 Times = npt.NDArray[np.float64]
 StepNumbers = npt.NDArray[np.int16]
@@ -68,7 +69,7 @@ class Schedule:
 
 def _step_of(steps: Sequence[Step], times: Times) -> StepNumbers:
     begins = np.array([step.begin for step in steps])
-    return np.maximum(np.searchsorted(begins, times, side="right") - 1, 0).astype(np.int16)
+    return np.maximum(np.searchsorted(begins, times + _CLOCK, side="right") - 1, 0).astype(np.int16)
 
 
 # --- what a load is configured as ----------------------------------------------------------------

@@ -146,6 +146,12 @@ def test_times_belong_to_the_step_they_fall_into_and_late_ones_to_the_last():
     assert schedule.step_of(np.array([0, 4.999, 5, 15, 99])).tolist() == [0, 0, 1, 1, 1]
 
 
+def test_a_time_keeps_its_step_when_it_went_through_a_clock():
+    schedule = drawn(Constant(rate=10, seconds=10, warm_up=5), 0)
+    clock = 12_345_678.9
+    assert schedule.step_of((clock + schedule.starts) - clock).tolist() == 50 * [0] + 100 * [1]
+
+
 # --- traces --------------------------------------------------------------------------------------
 
 
