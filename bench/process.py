@@ -10,7 +10,6 @@ now and then (`bench.timing`), and waits until it is told to go on.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import inspect
 import json
@@ -30,11 +29,11 @@ from typing import Any, Self
 
 from bench import timing
 from bench.errors import BenchError, MeasurementError, UsageError
+from bench.orphans import end_with_the_parent
 from brein.errors import BreinError
 
 # Every library that keeps a pool of its own reads one of these when it is loaded.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _GOES_ON, _MEASURED = b".", b"!"  # what a child says: it has more to measure, or has not
 _LONGEST = 24 * 3600.0  # seconds that making an artifact may take
 # How Python, C++, the C library, the loader and Torch say that they were refused memory.
@@ -84,7 +83,7 @@ class Child:
         self._result = folder / "result.json"
         self._said, writable = os.pipe()
         self._overran: float | None = None
-        variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.process", target, str(folder), str(writable)],
@@ -199,7 +198,7 @@ def main(target: str, folder: Path, said: int) -> None:
             sys.exit("the run is gone")
         _go_to_core(int(told))
 
-    _end_with_the_parent()
+    end_with_the_parent()
     module, _, name = target.partition(":")
     argument = json.loads((folder / "argument.json").read_text())
     _confine(**json.loads((folder / "limits.json").read_text()))
@@ -213,12 +212,6 @@ def main(target: str, folder: Path, said: int) -> None:
     draft = folder / "result.tmp"
     draft.write_text(json.dumps(outcome))
     draft.rename(folder / "result.json")
-
-
-def _end_with_the_parent() -> None:
-    """Where the kernel offers it: a trial whose run was killed must not disturb the next."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _go_to_core(number: int) -> None:
