@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from bench.data_config import DatasetConfig, HoldoutConfig, Popularity, RunbookConfig
 from bench.errors import UsageError, one_line
-from bench.suite_config import SuitesConfig
+from bench.suite_config import LoadConfig, SuitesConfig
 from brein.agents import AgentsConfig, GenerationConfig
 from brein.cache import CacheConfig
 from brein.config import EngineConfig
@@ -135,6 +135,7 @@ class ExperimentConfig(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the run's folder")
     suites: tuple[str, ...] = Field(min_length=1, description="what is measured, in order")
     suite: SuitesConfig
+    load: LoadConfig
     dataset: DatasetConfig
     holdout: HoldoutConfig
     popularity: Popularity
@@ -161,7 +162,7 @@ class ExperimentConfig(Settings):
 
     @model_validator(mode="after")
     def _suites_are_known(self) -> ExperimentConfig:
-        known = tuple(SuitesConfig.model_fields)
+        known = (*SuitesConfig.model_fields, "load")  # whose settings are a group of their own
         for suite in self.suites:
             if suite not in known:
                 raise ValueError(f"suites = {suite!r} is unknown; known suites: {', '.join(known)}")

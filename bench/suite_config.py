@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from bench.arrivals import Load
 from bench.data_config import SyntheticConfig
 from brein.settings import Settings
 
@@ -79,7 +80,7 @@ class QueryConfig(Settings):
 
 
 AgentsPart = Literal["idle", "load"]
-Load = Annotated[float, Field(gt=0, le=10)]
+CapacityShare = Annotated[float, Field(gt=0, le=10)]
 
 
 class AgentsSuiteConfig(Settings):
@@ -88,7 +89,7 @@ class AgentsSuiteConfig(Settings):
     parts: tuple[AgentsPart, ...] = Field(min_length=1, description="which parts run")
     k: int = Field(ge=1, le=1000, description="hits a question is answered from")
     questions: int = Field(ge=1, description="questions asked one at a time, at most")
-    loads: tuple[Load, ...] = Field(
+    loads: tuple[CapacityShare, ...] = Field(
         min_length=1, description="shares of the capacity at which questions arrive, ascending"
     )
     seconds: float = Field(
@@ -200,3 +201,51 @@ class SuitesConfig(Settings):
     system: SystemConfig
     lab: LabConfig
     peers: PeersConfig
+
+
+# --- the load, a group of its own ------------------------------------------------------------------
+
+
+class LoadObjective(Settings):
+    """What a service is to meet under a load; a capacity is the highest rate at which it does."""
+
+    p95: float = Field(
+        gt=0, le=3600, description="seconds of the 95th percentile of latency, from the intended start"
+    )
+    errors: float = Field(ge=0, le=1, description="share of the requests without an answer, at most")
+    recall: float | None = Field(
+        ge=0, le=1, description="recall@10 of the answers, at least; null: it is measured, not asked for"
+    )
+
+
+class LoadConfig(Settings):
+    """What the load suite puts to a service."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="label of its figures")
+    requests: Literal["search", "ask", "ingest", "mixed"] = Field(
+        description="what is asked; mixed: eight searches, a question and an ingest of every ten"
+    )
+    model: Load = Field(description="when requests come: at times of their own, or from users who wait")
+    search: Literal["none", "capacity"] = Field(
+        description="capacity: the highest rate that meets the objective, beginning with the model's"
+    )
+    objective: LoadObjective
+    k: int = Field(ge=10, le=100, description="hits a request asks for; recall is judged at 10")
+    sample: int = Field(ge=0, description="one of so many searches has its answer judged; 0: none has")
+    timeout: float = Field(gt=0, le=3600, description="seconds after which a request has failed")
+    workers: int = Field(ge=1, le=64, description="processes that send the requests")
+    host: str | None = Field(
+        pattern=r"^https?://[^/]+$", description="URL of a service that runs; null: one is started"
+    )
+    key_variable: str | None = Field(
+        min_length=1, description="environment variable that holds that service's API key; null: it has none"
+    )
+
+    @model_validator(mode="after")
+    def _capacity_is_of_poisson_arrivals(self) -> LoadConfig:
+        if self.search == "capacity" and self.model.kind != "poisson":
+            raise ValueError(
+                f"search = 'capacity' needs Poisson arrivals, model.kind is {self.model.kind!r}; choose "
+                "load=capacity or load=poisson"
+            )
+        return self

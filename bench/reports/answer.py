@@ -23,9 +23,24 @@ _KEY_FIGURES = (
         "memory.search.latency.mean",
         "agents.latency.p95",
         "agents.latency.mean",
+        "load.latency.p95",
+        "load.latency.mean",
     ),
-    ("memory.recall_at_10", "query.recall_at_10", "query.ndcg_at_10", "agents.utilisation"),
-    ("memory.ingest.rate", "query.throughput", "memory.search.throughput", "agents.capacity"),
+    (
+        "memory.recall_at_10",
+        "query.recall_at_10",
+        "query.ndcg_at_10",
+        "agents.utilisation",
+        "load.recall_at_10",
+    ),
+    (
+        "memory.ingest.rate",
+        "query.throughput",
+        "memory.search.throughput",
+        "agents.capacity",
+        "load.capacity",
+        "load.throughput",
+    ),
 )
 # Labels whose values say by themselves what they are.
 _PLAIN_LABELS = frozenset(

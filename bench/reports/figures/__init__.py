@@ -16,6 +16,7 @@ from bench.reports.figures.calibration import calibration
 from bench.reports.figures.drawing import Drawing, Omitted
 from bench.reports.figures.frontier import frontiers
 from bench.reports.figures.ingestion import ingestion
+from bench.reports.figures.load import against_load, over_time
 from bench.reports.figures.latency import distributions, percentiles
 from bench.reports.figures.memory import codes, parts
 from bench.reports.figures.peers import peers
@@ -41,6 +42,8 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
         *calibration(record, samples),
         *shared_calls(record),
         *under_load(record),
+        *over_time(record, samples),
+        *against_load(record, samples),
         *peers(record),
     ]
 

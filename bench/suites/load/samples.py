@@ -1,0 +1,133 @@
+"""A load that was sent, as samples: one for each request, and a few for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from bench.arrivals import Closed
+from bench.load import requests
+from bench.load.capacity import Probe
+from bench.load.requests import Rows
+from bench.suites.load.sending import Sent
+from bench.suites.load.watched import Reading
+from bench.trial import Samples
+
+_OF_REQUESTS = ("load.request", "load.answers", "load.users", "load.in_flight")  # series that doubts are cast on
+
+
+def labels(sent: Sent, number: int, name: str) -> dict[str, str]:
+    """What tells a step's figures apart: the load, and the step where several count."""
+    alone = {"load": name}
+    return alone if len(sent.counted) == 1 else alone | {"step": sent.results[number].step.name}
+
+
+def of_load(sent: Sent, name: str, ids: Sequence[str], cores: int) -> Iterator[Samples]:
+    """All of a load; `ids` name what was asked."""
+    for number, result in enumerate(sent.results):
+        rows = sent.ran.rows[sent.ran.rows["step"] == number]
+        if result.step.counted:
+            yield _requests(rows, ids, "load.request", labels(sent, number, name))
+            yield from _of_step(sent, number, labels(sent, number, name), ids, cores)
+        else:
+            yield _requests(rows, ids, "load.lead_in", {"load": name, "step": result.step.name})
+    if sent.watched is not None:
+        yield from _seen(sent.watched.readings, sent.ran.begin, name)
+
+
+def _requests(rows: Rows, ids: Sequence[str], series: str, about: Mapping[str, str]) -> Samples:
+    samples = Samples(series, **about)
+    ended = np.array(requests.OUTCOMES)[requests.outcomes(rows)].tolist()
+    columns = (rows[name].tolist() for name in ("intended", "start", "end", "status", "worker", "query"))
+    for outcome, intended, start, end, status, worker, query in zip(ended, *columns, strict=True):
+        samples.add(
+            end - intended,
+            intended,
+            service_time=end - start,
+            outcome=outcome,
+            status=status,
+            worker=worker,
+            query=ids[query] if query >= 0 else None,
+        )
+    return samples
+
+
+def _of_step(
+    sent: Sent, number: int, about: Mapping[str, str], ids: Sequence[str], cores: int
+) -> Iterator[Samples]:
+    result, used = sent.results[number], sent.used[number]
+    seconds = result.step.seconds
+    answers, judged = Samples("load.answers", **about), Samples("load.sampled", **about)
+    answers.add(seconds, items=round(result.throughput * seconds))
+    for one in sent.judged[number]:
+        judged.add(one.recall, query=ids[one.query], recall_at_10=one.recall)
+    offered = result.sent if result.offered is None else result.offered
+    single = {
+        "load.offered": offered / seconds,
+        "load.lateness": result.lateness,
+        "load.in_flight": float(result.in_flight.requests.mean()),
+        "load.generator_cpu": sent.generator[number] / cores,
+    }
+    if isinstance(sent.load, Closed):
+        single["load.users"] = sent.load.users * (1 - result.error_rate)
+    if used is not None:
+        single |= {
+            "load.cpu": used.cpu / cores,
+            "load.memory": used.memory,
+            "load.cache_hit_rate": used.cache_hit_rate,
+        }
+    yield answers
+    yield judged
+    for series, value in single.items():
+        if value is not None:
+            yield Samples.of(value, series, **about)
+
+
+def _seen(readings: Sequence[Reading], begin: float, name: str) -> Iterator[Samples]:
+    """What the service used from second to second: cores that were busy, and bytes of memory."""
+    cpu, memory = (Samples("load.seen", load=name, of=of) for of in ("cpu", "memory"))
+    for before, after in zip(readings, readings[1:], strict=False):
+        cpu.add((after.cpu - before.cpu) / (after.time - before.time), after.time - begin)
+        memory.add(after.memory, after.time - begin)
+    yield cpu
+    yield memory
+
+
+def of_probe(sent: Sent, probe: Probe, number: int, name: str, cores: int) -> Iterator[Samples]:
+    """One measurement at a rate in a search for the capacity; `start` is its number."""
+    result, used = sent.results[sent.counted[0]], sent.used[sent.counted[0]]
+    about = {"load": name, "rate": f"{probe.rate:.6g}", "verdict": probe.verdict}
+    found = {
+        "p95": result.latency.p95,
+        "p50": result.latency.p50,
+        "service p95": result.service_time.p95,
+        "errors": result.error_rate,
+        "in flight": float(result.in_flight.requests.mean()),
+        "generator": sent.generator[sent.counted[0]] / cores,
+        "cpu": used and used.cpu / cores,
+        "memory": used and used.memory,
+        "recall": sent.recall(sent.counted[0]),
+    }
+    for of, value in found.items():
+        if value is not None:
+            samples = Samples("load.probe", **about, of=of)
+            samples.add(value, number, items=result.sent)
+            yield samples
+
+
+def doubts(sent: Sent, name: str, objective: float, cores: int) -> dict[str, str]:
+    """Why not to believe what the requests of a step say."""
+    cast = {}
+    for number in sent.counted:
+        result = sent.results[number]
+        found = [requests.doubt(result, objective, sent.cpu(number, cores))]
+        if result.in_flight.grows:
+            slope = result.in_flight.slope
+            found.append(f"no steady state: {slope:.3g} more requests were under way each second")
+        if sent.ran.torn:
+            found.append(f"{sent.ran.torn} of the generator's processes lost what they had last seen")
+        if why := "; ".join(filter(None, found)):
+            of = " ".join(labels(sent, number, name).values())
+            cast |= {f"{series} {of}": why for series in _OF_REQUESTS}
+    return cast
