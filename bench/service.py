@@ -49,6 +49,14 @@ class Service:
         """Its URL, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process has not ended."""
+        try:
+            return bool(self.process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
     def usage(self) -> Usage:
         """What it has used so far."""
         times, io = self.process.cpu_times(), self.process.io_counters()

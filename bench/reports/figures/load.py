@@ -182,7 +182,12 @@ def against_load(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
 def _findings(record: RunRecord) -> list[str]:
     """What each process says that it found, and what saturates first."""
     said = []
-    for fact, title in (("capacity", "Capacity"), ("saturates_first", "At its limit first")):
+    titles = {
+        "capacity": "Capacity",
+        "saturates_first": "At its limit first",
+        "recall_drops": "Recall drops",
+    }
+    for fact, title in titles.items():
         found = [trial.facts[fact] for trial in record.trials if fact in trial.facts]
         if found:
             said.append(f"{title}, by process: {answer.printable('; '.join(map(str, found)))}.")

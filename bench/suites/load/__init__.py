@@ -25,7 +25,7 @@ from bench.workload.dataset import TextDataset
 from bench.workload.popularity import Stream
 
 _MOST_PICKS = 100_000  # queries drawn in advance; more requests begin again with the first
-_OF_REQUESTS = ("load.request", "load.answers", "load.users", "load.capacity")  # series
+_JUDGED = ("load.request", "load.answers", "load.users", "load.cache_hit_rate", "load.capacity")  # series
 _OF_SERVICE = ("load.cpu", "load.memory", "load.cache_hit_rate")  # of one that the trial starts
 
 
@@ -77,9 +77,7 @@ def plan(experiment: Experiment) -> list[Work]:
         if _judges(load):
             argument["exact"] = str(exact.found(experiment, dataset))
     said = _described(experiment, stream, len(texts))
-    series = [f"{name} {load.name}" for name in _OF_REQUESTS]
-    conditions = dict.fromkeys(series, said)
-    conditions["load.cache_hit_rate " + load.name] = f"of the search cache, all its levels; {said}"
+    conditions = dict.fromkeys([f"{series} {load.name}" for series in _JUDGED], said)
     conditions["load.cpu"] = f"of all cores a trial may use; {_cores(experiment).described}"
     conditions["load.sampled"] = (
         f"one of {load.sample} searches, beside the hits of the same retrieval with an exact index, undisturbed"

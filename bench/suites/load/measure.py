@@ -133,7 +133,7 @@ def _seek(sender: Sender, seed: int) -> Outcome:
 def _judged(sent: Sent, rate: float, objective: Objective, sender: Sender) -> Probe:
     """Whether a rate met the objective; where the service refused to take it, it did not."""
     if sent.ran.reason is not None:
-        if sender.service is None or not sender.service.process.is_running():
+        if sender.service is None or not sender.service.alive:
             raise MeasurementError(f"the load ended early, at {rate:.4g} requests/s: {sent.ran.reason}")
         return Probe(rate, "missed", sent.ran.reason)
     (number,) = sent.counted
@@ -158,6 +158,8 @@ def _reported(outcome: Outcome, settings: LoadConfig, ids: list[str], cores: Cor
         if found.value is None:
             doubts["load.capacity"] = found.described
     too_much, step = _too_much(outcome, settings)
+    if sent is not None and (drop := saturation.recall_drop(sent)):
+        facts["recall_drops"] = drop
     facts["saturates_first"] = saturation.saturated(too_much, step, settings.objective, count)
     return trial.report(*made, doubts=doubts, **facts)
 

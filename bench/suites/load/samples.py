@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def _of_step(
     for one in sent.judged[number]:
         judged.add(one.recall, query=ids[one.query], recall_at_10=one.recall)
     offered = result.sent if result.offered is None else result.offered
-    single = {
+    single: dict[str, float | None] = {
         "load.offered": offered / seconds,
         "load.lateness": result.lateness,
         "load.in_flight": float(result.in_flight.requests.mean()),
@@ -87,7 +88,7 @@ def _of_step(
 def _seen(readings: Sequence[Reading], begin: float, name: str) -> Iterator[Samples]:
     """What the service used from second to second: cores that were busy, and bytes of memory."""
     cpu, memory = (Samples("load.seen", load=name, of=of) for of in ("cpu", "memory"))
-    for before, after in zip(readings, readings[1:], strict=False):
+    for before, after in pairwise(readings):
         cpu.add((after.cpu - before.cpu) / (after.time - before.time), after.time - begin)
         memory.add(after.memory, after.time - begin)
     yield cpu
@@ -96,18 +97,19 @@ def _seen(readings: Sequence[Reading], begin: float, name: str) -> Iterator[Samp
 
 def of_probe(sent: Sent, probe: Probe, number: int, name: str, cores: int) -> Iterator[Samples]:
     """One measurement at a rate in a search for the capacity; `start` is its number."""
-    result, used = sent.results[sent.counted[0]], sent.used[sent.counted[0]]
+    (step,) = sent.counted
+    result, used = sent.results[step], sent.used[step]
     about = {"load": name, "rate": f"{probe.rate:.6g}", "verdict": probe.verdict}
-    found = {
+    found: dict[str, float | None] = {
         "p95": result.latency.p95,
         "p50": result.latency.p50,
         "service p95": result.service_time.p95,
         "errors": result.error_rate,
         "in flight": float(result.in_flight.requests.mean()),
-        "generator": sent.generator[sent.counted[0]] / cores,
-        "cpu": used and used.cpu / cores,
-        "memory": used and used.memory,
-        "recall": sent.recall(sent.counted[0]),
+        "generator": sent.generator[step] / cores,
+        "cpu": None if used is None else used.cpu / cores,
+        "memory": None if used is None else used.memory,
+        "recall": sent.recall(step),
     }
     for of, value in found.items():
         if value is not None:

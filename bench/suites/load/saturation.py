@@ -1,4 +1,4 @@
-"""What comes to its limit first where a load is too much, with the evidence."""
+"""What comes to its limit first where a load is too much, with the evidence, and where answers become worse."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from bench.load import requests
 from bench.load.requests import StepResult
+from bench.stats import bootstrap_interval
 from bench.suite_config import LoadObjective
 from bench.suites.load.sending import Sent
 
@@ -29,6 +30,18 @@ def saturated(sent: Sent, number: int, objective: LoadObjective, cores: int) -> 
     named = next(_at_their_limit(sent, number, objective, cores), "nothing that was watched is at its limit")
     name = sent.results[number].step.name
     return f"step {name}: {named} ({', '.join(_evidence(sent, number, cores))})"
+
+
+def recall_drop(sent: Sent) -> str:
+    """Where recall first falls below the first step's, by intervals that do not overlap; empty where nowhere."""
+    recalls = {number: [one.recall for one in sent.judged[number]] for number in sent.counted}
+    intervals = [(number, found) for number in recalls if (found := bootstrap_interval(recalls[number]))]
+    for number, found in intervals:
+        first, best = intervals[0]
+        if found.high < best.low:
+            before, after = (sum(recalls[n]) / len(recalls[n]) for n in (first, number))
+            return f"at step {sent.results[number].step.name}: {after:.3f} after {before:.3f}"
+    return ""
 
 
 def _at_their_limit(sent: Sent, number: int, objective: LoadObjective, cores: int) -> Iterator[str]:

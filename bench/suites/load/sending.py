@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Sent:
     def cpu(self, number: int, cores: int) -> Cpu:
         """Who used how much of so many cores in a step."""
         used = self.used[number]
-        return Cpu(self.generator[number], used and used.cpu, cores)
+        return Cpu(self.generator[number], None if used is None else used.cpu, cores)
 
     def recall(self, number: int) -> float | None:
         """Recall@10 of a step's answers; None where none were judged."""
@@ -100,7 +100,9 @@ class Sender:
             key=self.key,
             cores=self.cores.generator,
         )
-        watch = nullcontext() if self.service is None else watching(self.service)
+        watch: AbstractContextManager[Watched | None] = (
+            nullcontext() if self.service is None else watching(self.service)
+        )
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder, watch as watched:
             ran = locust.run(job, Path(folder))
         steps = load.steps
@@ -108,7 +110,7 @@ class Sender:
             load=load,
             ran=ran,
             results=requests.summary(ran.rows, load),
-            used=tuple(watched and watched.used(step, ran.begin) for step in steps),
+            used=tuple(None if watched is None else watched.used(step, ran.begin) for step in steps),
             generator=tuple(ran.cpu(step.begin, step.end) / step.seconds for step in steps),
             judged=tuple(tuple(self._judged(ran, number)) for number in range(len(steps))),
             watched=watched,
