@@ -374,12 +374,13 @@ def _times(path: Path, column: str) -> Times:
         except ValueError as error:
             raise UsageError(f"{path}: {column} is neither seconds nor dates: {one_line(error)}") from None
         read = (dates - dates.min()).dt.total_seconds()
-    times = np.sort(read.to_numpy(np.float64))
+    times: Times = np.sort(read.to_numpy(np.float64))
     if not np.isfinite(times).all():
         raise UsageError(f"{path}: {column} has rows without a time; remove them")
     if len(times) < 2 or times[0] == times[-1]:
         raise UsageError(f"{path}: {len(times)} requests at one time are no trace; give at least two times")
-    return times - times[0]
+    times -= times[0]
+    return times
 
 
 def _in_a_row(parts: Iterable[tuple[str, float, float | None, bool]]) -> tuple[Step, ...]:

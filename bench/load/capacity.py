@@ -1,6 +1,6 @@
 """The highest rate at which a service meets an objective, and how sure that is.
 
-Rates are requests a second. It is taken for granted that a service which meets the objective at a rate does so
+Rates are requests a second. It is taken for granted that a service which meets the objective at one does so
 at every lower one; a single measurement may err, on either side.
 """
 
@@ -109,15 +109,13 @@ def _missed(result: StepResult, objective: Objective, recall: float | None) -> l
     return found
 
 
-def search(
-    measure: Callable[[float], Probe], start: float, most: float, precision: float = 0.02
-) -> Capacity:
-    """Find the highest rate that meets the objective: double from `start`, bisect, and make sure of both ends.
+def search(measure: Callable[[float], Probe], start: float, most: float, precision: float = 0.02) -> Capacity:
+    """Find the highest rate that meets the objective: double from `start`, bisect, make sure of both ends.
 
     Each end of the answer was measured at least twice, and counts as two of three measurements say; where it
-    does not hold, the search goes on from there. It is wrong with probability p²(3 − 2p), where one measurement
-    at its rate is with probability p: 0.03 for 0.1. No rate is measured more than three times, and none between
-    two that differ by `precision` or less, so the search ends.
+    does not hold, the search goes on from there. It is wrong with probability p²(3 − 2p), where a measurement
+    at its rate is with probability p: 0.03 for 0.1. A rate is measured three times at most, and none between
+    two that differ by `precision` or less, so the search ends, usually after some 16.
 
     Args:
         measure: measures at a rate.

@@ -54,7 +54,7 @@ class Kept(NamedTuple):
 
 
 class Percentiles(NamedTuple):
-    """Seconds: the mean and percentiles of the requests of a step, one that failed counting as never answered.
+    """Seconds: mean and percentiles of the requests of a step, of which one that failed was never answered.
 
     A percentile is None where the requests are too few to carry it, or where it falls on one that failed; the
     mean, where any failed or there are none.
@@ -85,9 +85,9 @@ class InFlight:
 class StepResult:
     """What became of the requests that were to start in a step.
 
-    `offered` is how many these were, `achieved` the share of them that was sent before the step ended; None in
-    a closed load. `lateness` is the 99th percentile of the seconds from when a request could be sent to when
-    it was; None where none was. `throughput` is answers a second given in the step, to whichever requests.
+    `offered` is how many these were, `achieved` the share of them sent before it ended; None in a closed load.
+    `lateness` is the 99th percentile of seconds from when a request could be sent to when it was; None where
+    none was. `throughput` is answers a second given in the step, to whichever requests.
     """
 
     step: Step
@@ -104,7 +104,7 @@ class StepResult:
     @property
     def error_rate(self) -> float:
         """Share of the requests sent that failed, in whichever way; 0 where none was sent."""
-        return 1 - self.outcomes["answered"] / self.sent if self.sent else 0.0
+        return (self.sent - self.outcomes["answered"]) / self.sent if self.sent else 0.0
 
 
 class Cpu(NamedTuple):
@@ -191,7 +191,8 @@ def _passed(moments: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) ->
     """At each of `edges`, the seconds that have passed since each of the `moments` before it, summed."""
     ordered = np.sort(moments)
     before = np.searchsorted(ordered, edges)
-    return before * edges - np.append(0.0, np.cumsum(ordered))[before]
+    sums: npt.NDArray[np.float64] = np.append(0.0, np.cumsum(ordered))[before]
+    return before * edges - sums
 
 
 def doubt(result: StepResult, objective: float, cpu: Cpu) -> str:

@@ -105,7 +105,11 @@ def test_percentiles_are_those_of_the_exact_samples_however_late_in_a_load(expon
     starts = begin + np.arange(len(times)) / 100
     schedule = Schedule(starts, (Step("late", begin, begin + len(times) / 100, 100.0, True),))
     (result,) = summary(rows_of(schedule, times), schedule)
-    for quantile, found in ((0.5, result.latency.p50), (0.95, result.latency.p95), (0.99, result.latency.p99)):
+    for quantile, found in (
+        (0.5, result.latency.p50),
+        (0.95, result.latency.p95),
+        (0.99, result.latency.p99),
+    ):
         assert found == pytest.approx(np.quantile(times, quantile), rel=1e-3)
         assert np.sort(times)[int(quantile * (len(times) - 1))] <= found * 1.001
 
@@ -148,7 +152,7 @@ def test_requests_in_flight_are_as_many_as_counted_one_by_one(requests):
     assert result.in_flight.requests == pytest.approx(np.maximum(overlaps, 0).sum(axis=0), abs=1e-6)
 
 
-@pytest.mark.parametrize(("utilisation", "grows"), [(0.5, False), (0.8, False), (1.05, True), (2.0, True)])
+@pytest.mark.parametrize(("utilisation", "grows"), [(0.5, False), (0.8, False), (1.2, True), (2.0, True)])
 def test_requests_pile_up_where_a_service_cannot_keep_up(utilisation, grows):
     schedule = drawn(Poisson(rate=200, seconds=60, warm_up=10), 0)
     random = np.random.default_rng(0)
@@ -157,7 +161,7 @@ def test_requests_pile_up_where_a_service_cannot_keep_up(utilisation, grows):
     assert in_flight.grows == grows
     assert in_flight.interval.low <= in_flight.slope <= in_flight.interval.high
     if grows:
-        assert in_flight.slope == pytest.approx(200 * (1 - 1 / utilisation), rel=0.2, abs=3)
+        assert in_flight.slope == pytest.approx(200 * (1 - 1 / utilisation), rel=0.2)
 
 
 # --- validity ------------------------------------------------------------------------------------
