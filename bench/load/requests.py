@@ -85,7 +85,7 @@ class InFlight:
 class StepResult:
     """What became of the requests that were to start in a step.
 
-    `offered` is how many these were, `achieved` the share of them sent before it ended; None in a closed load.
+    `offered` is how many these were, `achieved` the share of them sent in it; both None in a closed load.
     `lateness` is the 99th percentile of seconds from when a request could be sent to when it was; None where
     none was. `throughput` is answers a second given in the step, to whichever requests.
     """
