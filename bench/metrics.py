@@ -11,8 +11,8 @@ Metrics are derived from raw samples, never measured. A sample is one row of `sa
     query                  the query's id, where there is one
     cache_hit              whether a search was answered from the search cache, else null
     outcome                of a request that may fail (see `Outcome`), else null
-    service_time           of a request of a load, seconds from when it was sent; `value` counts from when it was
-                           to be; else null
+    service_time           of a request of a load, seconds from when it was sent; `value` counts from when
+                           it was to be; else null
     status, worker         of a request of a load: HTTP's (0: no answer, -1: none in time), the number of the
                            process that sent it; else null
     recall_at_…, ndcg_at_10, mrr_at_10    quality of one search, computed after the timed region, else null
@@ -407,17 +407,36 @@ _LOAD = (
     _per_second("load.throughput", "Requests answered under load", "queries", "load.answers"),
     _errors("load.error_rate", "Requests without an answer under load", _OF_LOAD),
     _ended("load.rejection_rate", "Requests rejected under load", _OF_LOAD, "rejected"),
-    Metric("load.users", "Users at once, by the share answered", "users", "higher", "load.users", _mean, "exact"),
+    Metric(
+        "load.users", "Users at once, by the share answered", "users", "higher", "load.users", _mean, "exact"
+    ),
     Metric("load.offered", "Load offered", "requests/s", "higher", "load.offered", _mean),
     Metric("load.lateness.p99", "Lateness of the generator, p99", "s", "lower", "load.lateness", _mean),
     Metric("load.in_flight", "Requests under way", "requests", "lower", "load.in_flight", _mean),
-    Metric("load.capacity", "Highest load that meets the objective", "requests/s", "higher", "load.capacity", _mean),
-    _quality("load.recall_at_10", "Recall@10 under load, against exact search", "load.sampled", "recall_at_10"),
+    Metric(
+        "load.capacity",
+        "Highest load that meets the objective",
+        "requests/s",
+        "higher",
+        "load.capacity",
+        _mean,
+    ),
+    _quality(
+        "load.recall_at_10", "Recall@10 under load, against exact search", "load.sampled", "recall_at_10"
+    ),
     _share("load.cache_hit_rate", "Search cache hit rate under load"),
-    Metric("load.cpu", "CPU of the service under load, of all cores", "", "lower", "load.cpu", _mean, "share"),
+    Metric(
+        "load.cpu", "CPU of the service under load, of all cores", "", "lower", "load.cpu", _mean, "share"
+    ),
     Metric("load.memory", "Memory of the service under load", "B", "lower", "load.memory", _mean),
     Metric(
-        "load.generator_cpu", "CPU of the generator, of all cores", "", "lower", "load.generator_cpu", _mean, "share"
+        "load.generator_cpu",
+        "CPU of the generator, of all cores",
+        "",
+        "lower",
+        "load.generator_cpu",
+        _mean,
+        "share",
     ),
 )
 _LAB = (

@@ -264,7 +264,9 @@ def dataset(data: DatasetFacts) -> list[tuple[str, str]]:
 
 def _load(settings: Any) -> str | None:
     """A load's name and how its requests come."""
-    return f"{settings.get('name')}: {_kind(settings.get('model'))}" if isinstance(settings, Mapping) else None
+    return (
+        f"{settings.get('name')}: {_kind(settings.get('model'))}" if isinstance(settings, Mapping) else None
+    )
 
 
 def _in_short(data: DatasetFacts) -> str:

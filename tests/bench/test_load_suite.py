@@ -89,8 +89,14 @@ def measured(rows):
 # --- what is planned ----------------------------------------------------------------------------------
 
 
-def test_a_plan_names_a_trial_that_there_is_and_what_each_documented_figure_was_measured_on(tmp_path):
-    works = suites.SUITES["load"].plan(experiment(tmp_path, "load=documented", "load.sample=0"))
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.mark.slow
+def test_a_plan_names_a_trial_that_there_is_and_what_each_documented_figure_was_measured_on(store):
+    works = suites.SUITES["load"].plan(experiment(store, "load=documented", "load.sample=0"))
     (plan,) = [plan for work in works for plan in work.plans]
     module, _, function = plan.target.partition(":")
     assert getattr(import_module(module), function) is measure.measure
@@ -112,6 +118,7 @@ def test_the_documented_load_is_the_one_that_the_guides_figures_imply():
     assert (made.objective.p95, made.objective.errors) == (guide["<200ms p95"], guide["<0.1%"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "skipped", "why"),
     [
@@ -122,8 +129,8 @@ def test_the_documented_load_is_the_one_that_the_guides_figures_imply():
         (["load.host='http://127.0.0.1:1'"], "load.cpu", "load.host is no process of the lab's"),
     ],
 )
-def test_what_a_load_does_not_give_says_why(tmp_path, overrides, skipped, why):
-    (work,) = suites.SUITES["load"].plan(experiment(tmp_path, "load.sample=0", *overrides))
+def test_what_a_load_does_not_give_says_why(store, overrides, skipped, why):
+    (work,) = suites.SUITES["load"].plan(experiment(store, "load.sample=0", *overrides))
     assert work.skipped[skipped] == why
 
 
@@ -136,7 +143,7 @@ def test_a_given_service_needs_nothing_made(tmp_path):
 
 def test_what_cannot_be_replayed_is_refused_before_anything_is_made(tmp_path):
     lost = experiment(tmp_path, "load=trace", "load.model.path=nowhere.csv", "load.model.column=t")
-    with pytest.raises(UsageError, match="nowhere.csv"):
+    with pytest.raises(UsageError, match=r"nowhere\.csv"):
         suites.SUITES["load"].check(lost)
 
 
@@ -158,8 +165,8 @@ def test_where_there_are_enough_cores_each_side_has_its_own(cores, workers, serv
 
 
 def test_cores_that_are_shared_are_said_to_be():
-    assert assigned(range(2), 1).described == "which share its 2 cores with the service"
-    assert "3 cores of their own, the service the other 13" in assigned(range(16), 3).described
+    assert assigned(range(2), 1).described == "generator and service share 2 cores"
+    assert "of 16 cores the generator has 3 of its own" in assigned(range(16), 3).described
 
 
 # --- what was seen of the service -----------------------------------------------------------------------
@@ -214,7 +221,9 @@ def test_every_request_that_counts_is_a_sample_and_the_warm_up_is_kept_apart():
     rows = rows_of(load, 0.01, late=0.002)
     rows["status"][-1], rows["query"] = 503, 1
     judged = [Judged(0, 1.0), Judged(1, 0.5)]
-    made = [row for one in samples.of_load(sent(load, rows, BUSY, judged), "p", ["a", "b"], 2) for row in one.rows]
+    made = [
+        row for one in samples.of_load(sent(load, rows, BUSY, judged), "p", ["a", "b"], 2) for row in one.rows
+    ]
     found = measured(made)
     assert found["load.latency.mean", "p"].value is None, "one had no answer"
     assert found["load.latency.p50", "p"].value == pytest.approx(0.012)
@@ -222,7 +231,7 @@ def test_every_request_that_counts_is_a_sample_and_the_warm_up_is_kept_apart():
     assert found["load.error_rate", "p"].value == found["load.rejection_rate", "p"].value == 1 / 1000
     assert found["load.latency.p50", "p"].n == 1000
     assert sum(row["series"] == "load.lead_in" for row in made) == 100
-    assert found["load.offered", "p"].value == 50
+    assert found["load.offered", "p"].value == pytest.approx(50)
     assert found["load.lateness.p99", "p"].value == pytest.approx(0.002)
     assert found["load.recall_at_10", "p"].value == 0.75
     assert found["load.cache_hit_rate", "p"].value == 0.75
@@ -237,8 +246,8 @@ def test_steps_are_told_apart_where_several_count():
     load = arrivals.drawn(Staircase(rates=(20.0, 40.0), seconds=20.0, warm_up=1.0), 0)
     made = [row for one in samples.of_load(sent(load, rows_of(load, 0.01)), "s", [], 2) for row in one.rows]
     found = measured(made)
-    assert found["load.offered", "s", "1: 20/s"].value == 20
-    assert found["load.offered", "s", "2: 40/s"].value == 40
+    assert found["load.offered", "s", "1: 20/s"].value == pytest.approx(20)
+    assert found["load.offered", "s", "2: 40/s"].value == pytest.approx(40)
     assert found["load.latency.p50", "s", "2: 40/s"].n == 800
 
 
@@ -342,7 +351,7 @@ def test_steps_of_an_open_load_are_measured_apart_by_two_workers(argument):
     made = result_of(measure.measure({**argument, "load": load.model_dump_json()}))
     found = measured(made["rows"])
     for step, rate in (("1: 20/s", 20), ("2: 60/s", 60)):
-        assert found["load.offered", "smoke", step].value == rate
+        assert found["load.offered", "smoke", step].value == pytest.approx(rate)
         assert found["load.latency.mean", "smoke", step].n == 3 * rate
     workers = {row["worker"] for row in made["rows"] if row["series"] == "load.request"}
     assert workers == {0, 1}

@@ -48,7 +48,9 @@ def _process(repeat: int, random: np.random.Generator) -> list[dict[str, object]
         rows += [_row(f"load.{name}", about, repeat, value) for name, value in single.items()]
         rows.append(_row("load.memory", about, repeat, 5e8 + 1e6 * place))
         rows.append(_row("load.sampled", about, repeat, 0.9, query="q", recall_at_10=0.9))
-    rows += [_row("load.lead_in", {"load": "steps", "step": "warm-up"}, repeat, 0.5, -1.0, outcome="answered")]
+    rows += [
+        _row("load.lead_in", {"load": "steps", "step": "warm-up"}, repeat, 0.5, -1.0, outcome="answered")
+    ]
     for of, value in (("cpu", 0.7), ("memory", 5e8)):
         rows += [_row("load.seen", {"load": "steps", "of": of}, repeat, value, at) for at in range(30)]
     return rows
@@ -157,5 +159,7 @@ def test_steps_are_rows_of_tables_and_the_load_is_named(loaded: RunRecord, steps
     table = titles["The service under load, from the intended start"]
     assert [label for label, _ in table.rows] == [f"load steps, step {step}" for step in RATES]
     became = titles["The service under load, what became of the requests"]
-    assert dict(became.rows)["load steps, step 3: 200/s"][became.columns.index("rejected")].startswith("2.00%")
+    assert dict(became.rows)["load steps, step 3: 200/s"][became.columns.index("rejected")].startswith(
+        "2.00%"
+    )
     assert "steps: steps" in html.render(loaded, steps)

@@ -16,8 +16,8 @@ from bench.reports.figures.calibration import calibration
 from bench.reports.figures.drawing import Drawing, Omitted
 from bench.reports.figures.frontier import frontiers
 from bench.reports.figures.ingestion import ingestion
-from bench.reports.figures.load import against_load, over_time
 from bench.reports.figures.latency import distributions, percentiles
+from bench.reports.figures.load import against_load, over_time
 from bench.reports.figures.memory import codes, parts
 from bench.reports.figures.peers import peers
 from bench.reports.figures.quality import qualities

@@ -74,12 +74,12 @@ def over_time(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
     panels = [*_of_requests(mine), *_of_service(seen)]
     caption = (
         "One process. Each mark is of the requests that were to start in one of "
-        f"{_BINS} equal stretches; latency counts from then, service time from when a request was sent. Lines "
-        "down: where a step begins that counts; what is before the first does not. Requests without an answer "
-        "have no latency and stand among the failed."
+        f"{_BINS} equal stretches; latency counts from then, service time from when it was sent. Lines "
+        "down: where a step begins that counts; what is before the first does not. Requests without an "
+        "answer have no latency and stand among the failed."
     )
-    objective = _objective(record)
-    return [_drawing("load-time", "The service under load, over time", caption, panels, objective, begins)]
+    title, objective = "The service under load, over time", _objective(record)
+    return [_drawing("load-time", title, caption, panels, objective=objective, begins=begins)]
 
 
 def _of_requests(rows: pd.DataFrame) -> Iterator[Panel]:
@@ -108,9 +108,7 @@ def _of_requests(rows: pd.DataFrame) -> Iterator[Panel]:
     under_way = [float(((sent <= at) & (ended > at)).sum()) for at in middles]
     yield Panel("requests under way", "", [Line("", middles, np.array(under_way), svg.SERIES)])
     width = edges[1] - edges[0]
-    answered, failed = (
-        np.bincount(place[chosen], minlength=_BINS) / width for chosen in (~lost, lost)
-    )
+    answered, failed = (np.bincount(place[chosen], minlength=_BINS) / width for chosen in (~lost, lost))
     yield Panel(
         "requests a second",
         "",
@@ -170,13 +168,13 @@ def against_load(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
         Panel("memory of the service", "B", [line("", "memory", svg.SERIES)]),
     ]
     parts = [
-        "Each mark is one measurement at a rate; of all processes. Latency counts from when a request was to be "
-        "sent. A percentile is left out where the requests do not carry it, or where it falls on one without an "
-        "answer."
+        "Each mark is one measurement at a rate; of all processes. Latency counts from when a request was to "
+        "be sent. A percentile is left out where the requests do not carry it, or where it falls on one "
+        "without an answer."
     ]
     parts += _findings(record)
-    objective = _objective(record)
-    return [_drawing("load-rate", "Latency against load", " ".join(parts), panels, objective, over="rate")]
+    title, caption, objective = "Latency against load", " ".join(parts), _objective(record)
+    return [_drawing("load-rate", title, caption, panels, objective=objective, over="rate")]
 
 
 def _findings(record: RunRecord) -> list[str]:
@@ -215,7 +213,7 @@ def _steps(samples: pd.DataFrame) -> list[tuple[float, Mapping[str, float]]]:
         "load.generator_cpu": "generator",
         "load.memory": "memory",
     }
-    made = []
+    made: list[tuple[float, Mapping[str, float]]] = []
     for (_, repeat), rows in samples[samples["series"] == _REQUESTS].groupby(["labels", "repeat"]):
         labels = rows["labels"].iloc[0]
         beside = samples[(samples["labels"] == labels) & (samples["repeat"] == repeat)]
@@ -250,6 +248,7 @@ def _drawing(
     title: str,
     caption: str,
     panels: Sequence[Panel],
+    *,
     objective: float | None,
     begins: Sequence[float] = (),
     over: str = "seconds",
@@ -266,7 +265,7 @@ def _drawing(
         words = "; ".join(_in_words(panel) for panel in panels)
         drawn = svg.write(figure, key, title, f"{words}.")
     rows = [
-        (f"{x:.6g}", f"{panel.title} {line.name}".strip(), f"{y:.6g}")
+        (float(f"{x:.6g}"), f"{panel.title} {line.name}".strip(), float(f"{y:.6g}"))
         for panel in panels
         for line in panel.lines
         for x, y in zip(line.x, line.y, strict=True)

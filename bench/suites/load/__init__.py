@@ -1,8 +1,8 @@
 """Suite `load`: the service under the load that the group `load` describes, as those who wait for it see it.
 
-Locust sends the requests from processes of its own, to a service that each trial starts, or to `load.host`. Every
-request is a sample; latency counts from when it was to be sent. With `load.search=capacity` one load after another
-looks for the highest rate that meets the objective.
+Locust sends the requests from processes of its own, to a service that each trial starts, or to `load.host`.
+Every request is a sample; latency counts from when it was to be sent. With `load.search=capacity` one load
+after another looks for the highest rate that meets the objective.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from bench.workload.dataset import TextDataset
 from bench.workload.popularity import Stream
 
 _MOST_PICKS = 100_000  # queries drawn in advance; more requests begin again with the first
-_JUDGED = ("load.request", "load.answers", "load.users", "load.cache_hit_rate", "load.capacity")  # series
+_JUDGED = (
+    "load.request",
+    "load.answers",
+    "load.users",
+    "load.cache_hit_rate",
+)  # series of documented figures
 _OF_SERVICE = ("load.cpu", "load.memory", "load.cache_hit_rate")  # of one that the trial starts
 
 
@@ -76,11 +81,13 @@ def plan(experiment: Experiment) -> list[Work]:
         }
         if _judges(load):
             argument["exact"] = str(exact.found(experiment, dataset))
-    said = _described(experiment, stream, len(texts))
-    conditions = dict.fromkeys([f"{series} {load.name}" for series in _JUDGED], said)
-    conditions["load.cpu"] = f"of all cores a trial may use; {_cores(experiment).described}"
+    among = (
+        f"{len(dataset.documents):,} documents{experiment.caches_left_out}; {_cores(experiment).described}"
+    )
+    conditions = dict.fromkeys([f"{series} {load.name}" for series in _JUDGED], among)
+    conditions[f"load.request {load.name}"] = _described(load, stream, len(texts), among)
     conditions["load.sampled"] = (
-        f"one of {load.sample} searches, beside the hits of the same retrieval with an exact index, undisturbed"
+        f"one of {load.sample} searches, beside what the same retrieval finds with an exact index and no load"
     )
     trials = [Plan("load", load.name, "bench.suites.load.measure:measure", argument)]
     return [Work(trials, conditions=conditions, skipped=_skipped(load))]
@@ -102,7 +109,8 @@ def _skipped(load: LoadConfig) -> dict[str, str]:
     """What such a load does not give, and why."""
     skipped = {}
     if not _judges(load):
-        why = "load.sample = 0" if not load.sample else f"load.requests = {load.requests} adds documents"
+        adds = f"load.requests = {load.requests} adds documents"
+        why = "load.sample = 0" if load.requests in ("search", "ask") else adds
         skipped["load.recall_at_10"] = why if load.host is None else "what load.host holds is not known"
     if load.host is not None:
         skipped |= dict.fromkeys(_OF_SERVICE, "load.host is no process of the lab's")
@@ -138,15 +146,12 @@ def _requests(load: LoadConfig) -> int:
     return min(_MOST_PICKS, max(1, len(arrivals.drawn(model, 0).starts)))
 
 
-def _described(experiment: Experiment, stream: Stream | None, texts: int) -> str:
+def _described(load: LoadConfig, stream: Stream | None, texts: int, among: str) -> str:
     """The load in a sentence."""
-    load, documents = experiment.config.load, len(experiment.text("load").documents)
     what = f"{texts:,} queries, {stream.described}" if stream else f"{texts:,} documents, each under a new id"
-    where = f"among {documents:,} documents" if load.host is None else f"at {load.host}"
-    return (
-        f"{_model(load)}; {load.requests}: {what}, for {load.k} hits {where}; {load.workers} of Locust's processes on "
-        f"the same machine, {_cores(experiment).described}{experiment.caches_left_out}"
-    )
+    where = f"among {among}" if load.host is None else f"at {load.host}"
+    by = f"{load.workers} process{'es' if load.workers > 1 else ''} of Locust's, on the same machine"
+    return f"{_model(load)}; {load.requests}, {what}, for {load.k} hits {where}; by {by}"
 
 
 def _cores(experiment: Experiment) -> Cores:

@@ -20,8 +20,10 @@ class Cores:
     def described(self) -> str:
         """Who has which, in words."""
         if self.service is None or self.generator is None:
-            return f"which share its {self.count} cores with the service"
-        return f"which have {len(self.generator)} cores of their own, the service the other {len(self.service)}"
+            return f"generator and service share {self.count} cores"
+        return (
+            f"of {self.count} cores the generator has {len(self.generator)} of its own, the service the rest"
+        )
 
 
 def assigned(usable: Sequence[int], workers: int) -> Cores:

@@ -1,4 +1,4 @@
-"""What the configured retrieval finds with an exact index, undisturbed: what answers under load are judged by."""
+"""What the configured retrieval finds with an exact index, undisturbed: by which answers are judged."""
 
 from __future__ import annotations
 

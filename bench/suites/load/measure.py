@@ -79,14 +79,18 @@ def _sender(
     texts, stream, seed = argument["texts"], argument["stream"], argument["seed"]
     key = None
     if settings.key_variable is not None and not (key := os.environ.get(settings.key_variable)):
-        raise MeasurementError(f"load.key_variable = {settings.key_variable!r}: the variable is not set; set it")
+        raise MeasurementError(
+            f"load.key_variable = {settings.key_variable!r}: the variable is not set; set it"
+        )
     return Sender(
         settings=settings,
         host=host,
         service=service,
         key=key,
         texts=texts,
-        picks=Stream.read(stream).drawn(seed) if stream else np.random.default_rng(seed).permutation(len(texts)),
+        picks=Stream.read(stream).drawn(seed)
+        if stream
+        else np.random.default_rng(seed).permutation(len(texts)),
         exact=json.loads(Path(argument["exact"]).read_text()) if "exact" in argument else None,
         cores=cores,
         scratch=Path(argument["scratch"]),

@@ -15,7 +15,12 @@ from bench.suites.load.sending import Sent
 from bench.suites.load.watched import Reading
 from bench.trial import Samples
 
-_OF_REQUESTS = ("load.request", "load.answers", "load.users", "load.in_flight")  # series that doubts are cast on
+_OF_REQUESTS = (
+    "load.request",
+    "load.answers",
+    "load.users",
+    "load.in_flight",
+)  # series that doubts are cast on
 
 
 def labels(sent: Sent, number: int, name: str) -> dict[str, str]:
@@ -120,7 +125,7 @@ def of_probe(sent: Sent, probe: Probe, number: int, name: str, cores: int) -> It
 
 def doubts(sent: Sent, name: str, objective: float, cores: int) -> dict[str, str]:
     """Why not to believe what the requests of a step say."""
-    cast = {}
+    cast: dict[str, str] = {}
     for number in sent.counted:
         result = sent.results[number]
         found = [requests.doubt(result, objective, sent.cpu(number, cores))]

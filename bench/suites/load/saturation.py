@@ -1,4 +1,4 @@
-"""What comes to its limit first where a load is too much, with the evidence, and where answers become worse."""
+"""What comes to its limit first where a load is too much, by what evidence; where answers become worse."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _misses(result: StepResult, objective: LoadObjective) -> bool:
 
 
 def saturated(sent: Sent, number: int, objective: LoadObjective, cores: int) -> str:
-    """The first part that a step found at its limit, and what was seen of all; `cores` are those there are."""
+    """The first part that a step found at its limit, and what was seen of all; there are so many `cores`."""
     named = next(_at_their_limit(sent, number, objective, cores), "nothing that was watched is at its limit")
     name = sent.results[number].step.name
     return f"step {name}: {named} ({', '.join(_evidence(sent, number, cores))})"
 
 
 def recall_drop(sent: Sent) -> str:
-    """Where recall first falls below the first step's, by intervals that do not overlap; empty where nowhere."""
+    """Where recall first falls below the first step's, by intervals apart from each other; empty: nowhere."""
     recalls = {number: [one.recall for one in sent.judged[number]] for number in sent.counted}
     intervals = [(number, found) for number in recalls if (found := bootstrap_interval(recalls[number]))]
     for number, found in intervals:

@@ -35,8 +35,8 @@ class Judged:
 class Sent:
     """A load that has been sent.
 
-    `results`, `used` and `generator` (the cores that kept busy) are of each step in turn; nothing is known of what
-    a service used that is not the lab's own. `judged` are the answers of each step that were.
+    `results`, `used` and `generator` (the cores that kept busy) are of each step in turn; what a service used
+    that is not the lab's own is not known. `judged` are the answers of each step that were.
     """
 
     load: Schedule | Closed
@@ -117,7 +117,7 @@ class Sender:
         )
 
     def _judged(self, ran: Ran, number: int) -> list[Judged]:
-        """The answers of a step beside what an exact search finds; those to which there is nothing, left out."""
+        """The answers of a step beside what an exact search finds; without those that nothing answers."""
         return [
             Judged(one.query, quality.recall(one.ids, dict.fromkeys(relevant, 1), K))
             for one in ran.answers

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +32,9 @@ Counts = dict[str, dict[frozenset[tuple[str, str]], float]]
 class Reading(NamedTuple):
     """What a service has used so far, at `time` of the monotonic clock.
 
-    Seconds of CPU, and of those its main thread's, which is its event loop; bytes of memory in use now; look-ups
-    of the search cache and those that found something, in any level; by agent, seconds that its slots were
-    busy, its slots, and requests it had no place for.
+    Seconds of CPU, and of those its main thread's, which is its event loop; bytes of memory in use now;
+    look-ups of the search cache and those that found something, in any level; by agent, seconds that its
+    slots were busy, its slots, and requests it had no place for.
     """
 
     time: float
@@ -51,9 +52,9 @@ class Reading(NamedTuple):
 class Used:
     """What a service used in a step.
 
-    `cpu` and `loop` are cores that were busy on average, the latter at most one; `memory` bytes at the end; the
-    rest shares: of look-ups that the search cache answered (None: there were none), of each agent's slots that
-    were busy; and how many requests agents had no place for.
+    `cpu` and `loop` are cores that were busy on average, the latter at most one; `memory` bytes at the end.
+    `cache_hit_rate` is the share of look-ups that the search cache answered (None: there were none), `busy`
+    of each agent's slots that were at work; `rejected` are requests that agents had no place for.
     """
 
     cpu: float
@@ -87,7 +88,7 @@ class Watched:
             memory=at(step.end, lambda reading: reading.memory),
             cache_hit_rate=grown(lambda reading: reading.found) / asked if asked >= 1 else None,
             busy={
-                agent: grown(lambda reading, agent=agent: reading.busy[agent]) / (slots * step.seconds)
+                agent: grown(partial(_busy, agent)) / (slots * step.seconds)
                 for agent, slots in self.readings[0].slots.items()
             },
             rejected=grown(lambda reading: sum(reading.rejected.values())),
@@ -132,6 +133,10 @@ def _read(service: Service) -> Reading:
         slots=_by_agent(counts, _SLOTS),
         rejected=_by_agent(counts, _REJECTED),
     )
+
+
+def _busy(agent: str, reading: Reading) -> float:
+    return reading.busy[agent]
 
 
 def _by_agent(counts: Counts, name: str) -> dict[str, float]:
