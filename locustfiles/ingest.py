@@ -1,4 +1,7 @@
-"""Documents to remember: `locust -f locustfiles/ingest.py --host http://127.0.0.1:8080`; it writes to the service."""
+"""Documents to remember: `locust -f locustfiles/ingest.py --host http://127.0.0.1:8080`.
+
+It writes to the service.
+"""
 
 from typing import ClassVar
 

@@ -1,9 +1,9 @@
-"""What runs inside Locust's processes: users each of whose requests has an intended start, and a row of each.
+"""What runs inside Locust's processes: users each of whose requests has an intended start, and rows of them.
 
-Closed, users think after an answer or keep a pace, as Locust's own do; but a pace is kept: what a slow answer held
-up is asked right after it, and counts from when it was to be asked. Open, a schedule computed beforehand is sent:
-each process takes its share, and waits for no answer before it sends the next. Without `--rows` nothing is kept
-but Locust's statistics.
+Closed, users think after an answer or keep a pace, as Locust's own do; but a pace is kept: what a slow answer
+held up is asked right after it, and counts from when it was to be asked. Open, a schedule computed beforehand
+is sent: each process takes its share, and waits for no answer before it sends the next. Without `--rows`
+nothing is kept but Locust's statistics.
 
 Nothing of the engine is imported here: gevent's patching must meet neither torch nor asyncio.
 """
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import gevent
 import numpy as np
 from gevent.pool import Group
-from locust import FastHttpUser, events, tag
+from locust import FastHttpUser, events
 from locust.contrib.fasthttp import LocustBadStatusCode
 from locust.exception import StopUser
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner, WorkerRunner
@@ -132,11 +132,15 @@ class Load:
             gevent.sleep(_FLUSH)
 
 
-class LoadUser(FastHttpUser):
-    """A user who asks what `tasks` says, as the load says: by turns, or as all those who come on a schedule."""
+class LoadUser(FastHttpUser):  # type: ignore[misc]  # locust is hardly typed
+    """A user who asks what `tasks` says: by turns, or in place of all those who come on a schedule."""
 
     abstract = True
     concurrency = _MOST_UNDER_WAY
+    tasks: list[Any]
+    intended: float
+    ready: float
+    number: int
 
     def __init__(self, environment: Any) -> None:
         self.load: Load = environment.load
@@ -148,17 +152,14 @@ class LoadUser(FastHttpUser):
 
     # --- what tasks are made of ----------------------------------------------------------------------
 
-    @tag("search")
     def search(self) -> None:
         """Search for a text."""
         self._post("search", "/v1/search")
 
-    @tag("ask")
     def ask(self) -> None:
         """Ask a question."""
         self._post("ask", "/v1/ask")
 
-    @tag("ingest")
     def ingest(self) -> None:
         """Have a text remembered, under an id of its own."""
         self._post("ingest", "/v1/documents")
@@ -203,7 +204,7 @@ class LoadUser(FastHttpUser):
         """Send each request of the schedule when it is due, whatever became of those before."""
         load, under_way = self.load, Group()
         arrivals, load.arrivals = load.arrivals, []  # another user of this process finds none left
-        for intended in arrivals:
+        for intended in arrivals or []:
             _sleep_until(load.begin + intended)
             if load.gone:
                 break
@@ -249,7 +250,7 @@ def _path(given: str) -> str:
 
 
 def _machine() -> str:
-    """What tells this machine, since it started, from others: CLOCK_MONOTONIC is the same in all its processes."""
+    """What tells this machine, since it started, from others: all its processes share CLOCK_MONOTONIC."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return boot.read_text().strip() if boot.exists() else platform.node()
 
@@ -257,7 +258,6 @@ def _machine() -> str:
 # --- what Locust calls -------------------------------------------------------------------------------
 
 
-@events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
     """Say what this module understands on Locust's command line; --help shows it."""
     shown = {"include_in_web_ui": True}
@@ -268,13 +268,37 @@ def add_options(parser: Any) -> None:
         ("--pacing", float, None, hidden, "seconds from one intended start to the next, instead of thinking"),
         ("--stagger", float, 0.0, hidden, "seconds between the first requests of two users"),
         ("--seconds", float, None, hidden, "seconds after which users ask no more"),
-        ("--schedule", _path, None, hidden, "seconds at which requests are due, float64 in a .npy file"),
+        (
+            "--schedule",
+            _path,
+            None,
+            hidden,
+            "seconds at which requests are due, float64 in .npy: an open load",
+        ),
         ("--queries", _path, None, hidden, 'texts to ask, or to ingest: lines of JSON, {"text": ...}'),
-        ("--picks", _path, None, hidden, "rows of the queries in the order they are asked, int64 in a .npy file"),
+        (
+            "--picks",
+            _path,
+            None,
+            hidden,
+            "rows of the queries in the order they are asked, int64 in .npy",
+        ),
         ("--key-variable", str, None, hidden, "environment variable that holds the API key of the service"),
-        ("--timeout", float, 10.0, hidden, "seconds without a sign of the service after which a request failed"),
+        (
+            "--timeout",
+            float,
+            10.0,
+            hidden,
+            "seconds without a sign of the service: a request failed",
+        ),
         ("--rows", _path, None, hidden, "folder to write a row for each request to"),
-        ("--sample", int, 0, hidden, "of so many searches one keeps the ids it was answered with; 0: none does"),
+        (
+            "--sample",
+            int,
+            0,
+            hidden,
+            "of so many searches one keeps the ids it found; 0: none does",
+        ),
     ):
         parser.add_argument(name, type=kind, default=default, help=meaning, **where)
     parser.add_argument(
@@ -285,7 +309,6 @@ def add_options(parser: Any) -> None:
     )
 
 
-@events.init.add_listener
 def prepare(environment: Any, runner: Any, **_: Any) -> None:
     """Get ready to be started, once or, from the web page, many times."""
     if environment.parsed_options.end_with_parent:
@@ -294,7 +317,6 @@ def prepare(environment: Any, runner: Any, **_: Any) -> None:
         runner.register_message("ended", lambda environment, msg, **_: environment.ended.add(msg.node_id))
 
 
-@events.test_start.add_listener
 def start(environment: Any, **_: Any) -> None:
     """Agree on when the load begins, and read this process's share of it."""
     options, runner = environment.parsed_options, environment.runner
@@ -330,10 +352,10 @@ def _is_over(environment: Any) -> bool:
     runner, ended = environment.runner, environment.ended
     if not isinstance(runner, MasterRunner):
         return bool(ended)
-    return ended.issuperset(runner.clients) or bool(environment.parsed_options.rows and runner.clients.missing)
+    died = environment.parsed_options.rows and runner.clients.missing
+    return bool(died) or ended.issuperset(runner.clients)
 
 
-@events.request.add_listener
 def keep(response: Any, exception: BaseException | None, context: dict[str, Any], **_: Any) -> None:
     """Keep what became of a request."""
     sent = context.get("sent")
@@ -341,9 +363,18 @@ def keep(response: Any, exception: BaseException | None, context: dict[str, Any]
         sent.load.keep(sent, response, exception)
 
 
-@events.quitting.add_listener
 def leave(environment: Any, **_: Any) -> None:
     """Write what was kept and not written yet."""
     load = getattr(environment, "load", None)
     if load is not None:
         load.flush()
+
+
+for event, listener in (
+    (events.init_command_line_parser, add_options),
+    (events.init, prepare),
+    (events.test_start, start),
+    (events.request, keep),
+    (events.quitting, leave),
+):
+    event.add_listener(listener)

@@ -1,7 +1,7 @@
 """Locust as a subprocess: it sends a load to a service, and what became of each request is read back.
 
-gevent's patching must meet neither torch nor asyncio, so Locust runs in processes of its own, headless, on the
-files in `locustfiles/` that work without the lab, too.
+gevent's patching must meet neither torch nor asyncio, so Locust runs in processes of its own, headless, on
+the files in `locustfiles/` that work without the lab, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,11 @@ Kind = Literal["search", "ask", "ingest", "mixed"]
 class Job:
     """A load, and the service it is sent to.
 
-    `host` is a URL without a path; `kind` names the locustfile. `picks` (n,) int64 are rows of `queries` in the
-    order they are asked, from the start again where they are fewer than the requests. Of `sample` searches or
-    questions one keeps the ids it was answered with; 0: none does. A request fails where the service gives no
-    sign for `timeout` seconds. `key` is the service's API key. The processes keep to `cores`, where they are
-    given.
+    `host` is a URL without a path; `kind` names the locustfile. `picks` (n,) int64 are rows of `queries` in
+    the order they are asked, from the start again where they are fewer than the requests. Of `sample`
+    searches or questions one keeps the ids it was answered with; 0: none does. A request fails where the
+    service gives no sign for `timeout` seconds. `key` is the service's API key. The processes keep to
+    `cores`, where they are given.
     """
 
     host: str
@@ -74,8 +74,8 @@ class Sampled(NamedTuple):
 class Ran:
     """What became of a load.
 
-    `rows` are `requests.ROW`, by intended start; `begin` is CLOCK_MONOTONIC's seconds at which the load began,
-    from which its rows count. `used` holds for each worker (m, 2) float64: seconds since the begin, and the CPU
+    `rows` are `requests.ROW`, by intended start; `begin` is the moment of CLOCK_MONOTONIC, in seconds, from
+    which their times count. `used` holds for each worker (m, 2) float64: seconds since the begin, and the CPU
     seconds that its process had used by then. `torn` rows were lost with a worker that was killed. `reason`
     says why the load ended before its end; None where it did not.
     """
@@ -202,7 +202,7 @@ def _answers(job: Job, folder: Path) -> Iterator[Sampled]:
         for line in path.read_text().splitlines(keepends=True):
             if line.endswith("\n"):  # else its worker was killed
                 kept = json.loads(line)
-                step = int(job.load.step_of(np.float64(kept["intended"])))
+                (step,) = job.load.step_of(np.array([kept["intended"]])).tolist()
                 yield Sampled(kept["query"], step, tuple(kept["ids"]))
 
 

@@ -1,7 +1,8 @@
 """A service to try the load lab on: it answers as Brein does, in a time that is known.
 
-Requests queue for virtual servers, so the time each takes costs no CPU. What a query says decides what it gets:
-"503" that status, "hang" no answer, "drop" a connection closed; all others the hits "<query> 0", "<query> 1", ….
+Requests queue for virtual servers, so the time each takes costs no CPU. What a query says decides what it
+gets: "503" that status, "hang" no answer, "drop" a connection closed; all others the hits "<query> 0",
+"<query> 1", ….
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
@@ -31,11 +31,11 @@ class StandIn:
     """A stand-in that listens; what it tells of itself are seconds of CLOCK_MONOTONIC, and requests."""
 
     host: str
-    process: psutil.Popen
+    process: subprocess.Popen[str]
 
     def seen(self) -> dict[str, Any]:
         """When it stalled, `stall`, and how many `requests` it has read."""
-        with urllib.request.urlopen(self.host, timeout=10) as answer:
+        with urllib.request.urlopen(self.host, timeout=10) as answer:  # noqa: S310  its own address
             return json.load(answer)
 
 
@@ -43,7 +43,7 @@ class StandIn:
 def standing_in(**settings: Any) -> Iterator[StandIn]:
     """A stand-in in a process of its own, with the settings of `Queue`; ended in the end."""
     command = [sys.executable, str(Path(__file__)), json.dumps(settings)]
-    process = psutil.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield StandIn(f"http://127.0.0.1:{int(process.stdout.readline())}", process)
     finally:
@@ -55,8 +55,8 @@ def standing_in(**settings: Any) -> Iterator[StandIn]:
 class Queue:
     """When requests are answered: after exponential seconds, `mean` on average, at one of some `servers`.
 
-    `mean` 0 answers at once. `stall` (after, seconds): from so long after the first request on nothing is answered
-    for so long. `key` is asked for where it is given.
+    `mean` 0 answers at once. `stall` (after, seconds): from so long after the first request on nothing is
+    answered for so long. `key` is asked for where it is given.
     """
 
     def __init__(
