@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -22,7 +22,7 @@ from stand_in import standing_in
 from bench.arrivals import Closed, Constant, Poisson, drawn
 from bench.errors import MeasurementError
 from bench.load.locust import Job, run
-from bench.load.requests import KINDS, ROW
+from bench.load.requests import KINDS, ROW, read
 
 QUERIES = ("first", "second", "third")
 PICKS = np.array([2, 0, 1, 1])
@@ -336,6 +336,30 @@ def test_a_locustfile_works_without_the_lab(tmp_path):
         counted = {row["Name"]: int(row["Request Count"]) for row in csv.DictReader(file)}
     assert set(counted) == {"/v1/search", "/v1/documents", "Aggregated"}
     assert counted["/v1/search"] > counted["/v1/documents"] > 0
+
+
+@pytest.mark.slow
+def test_a_master_and_its_workers_can_be_started_apart_as_on_several_machines(tmp_path):
+    load = open_load()
+    np.save(tmp_path / "starts.npy", load.starts)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    locust = [sys.executable, "-m", "locust", "-f", LOCUSTFILES / "search.py"]
+    with standing_in() as service, ExitStack() as ended:
+        master = [*locust, "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+        master += ["--headless", "--expect-workers", "2", "-u", "2", "-r", "2", "--host", service.host]
+        master += ["--schedule", tmp_path / "starts.npy", "--rows", tmp_path]
+        worker = [*locust, "--worker", "--master-host", "127.0.0.1", "--master-port", port]
+        all_of_them = []
+        for command in (master, worker, worker):
+            started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ended.callback(started.kill)
+            all_of_them.append(started)
+        assert [process.wait(60) for process in all_of_them] == [0, 0, 0]
+    rows = read(tmp_path).rows
+    np.testing.assert_allclose(rows["intended"], load.starts, atol=1e-6)
+    assert set(rows["status"]) == {200}
+    assert set(rows["worker"]) == {0, 1}
 
 
 @pytest.mark.slow
