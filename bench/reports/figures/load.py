@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,6 +72,7 @@ def over_time(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
     mine, steps = rows[rows["repeat"] == first], counted[counted["repeat"] == first]
     begins = sorted(float(group["start"].min()) for _, group in steps.groupby("labels"))
     seen = samples[(samples["series"] == _SEEN) & (samples["repeat"] == first)]
+    seen = seen[seen["start"].between(mine["start"].min(), mine["start"].max())]
     panels = [*_of_requests(mine), *_of_service(seen)]
     caption = (
         "One process. Each mark is of the requests that were to start in one of "
@@ -78,6 +80,7 @@ def over_time(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
         "down: where a step begins that counts; what is before the first does not. Requests without an "
         "answer have no latency and stand among the failed."
     )
+    caption = " ".join([caption, *_findings(record)])
     title, objective = "The service under load, over time", _objective(record)
     return [_drawing("load-time", title, caption, panels, objective=objective, begins=begins)]
 
@@ -99,7 +102,7 @@ def _of_requests(rows: pd.DataFrame) -> Iterator[Panel]:
         "log",
         [
             Line("slowest", middles, each(latency, np.max), svg.SERIES),
-            Line("slowest service time", middles, each(service, np.max), svg.KINDS[0], MARKS[1]),
+            Line("slowest service time", middles, each(service, np.max), svg.KINDS[1], MARKS[1]),
             Line("median", middles, each(latency, np.median), svg.SERIES, alpha=_PALE),
         ],
         130,
@@ -133,7 +136,7 @@ def _of_service(seen: pd.DataFrame) -> Iterator[Panel]:
 def against_load(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
     """Draw latency and what goes with it over the rate, where at least three rates were offered."""
     found = _probes(samples) or _steps(samples)
-    if len({round(rate, 3) for rate, _ in found}) < _LEAST_RATES:
+    if len({rate for rate, _ in found}) < _LEAST_RATES:
         return []
     found = sorted(found, key=lambda one: one[0])
     rates = np.array([rate for rate, _ in found])
@@ -148,7 +151,7 @@ def against_load(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
             "log",
             [
                 line("p95", "p95", svg.SERIES),
-                line("p95 of service time", "service p95", svg.KINDS[0], MARKS[1]),
+                line("p95 of service time", "service p95", svg.KINDS[1], MARKS[1]),
                 line("p50", "p50", svg.SERIES, alpha=_PALE),
             ],
             140,
@@ -159,7 +162,7 @@ def against_load(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
             "share",
             [
                 line("service", "cpu", svg.SERIES),
-                line("generator", "generator", svg.KINDS[1], MARKS[1]),
+                line("generator", "generator", svg.KINDS[0], MARKS[1]),
                 line("no answer", "errors", svg.MISS, MARKS[2]),
                 line("recall@10", "recall", svg.KINDS[2], MARKS[3]),
             ],
@@ -178,17 +181,17 @@ def against_load(record: RunRecord, samples: pd.DataFrame) -> list[Drawing]:
 
 
 def _findings(record: RunRecord) -> list[str]:
-    """What each process says that it found, and what saturates first."""
+    """What the processes say that they found: each by itself, or those that say the same together."""
+    facts = [trial.facts for trial in record.trials]
     said = []
-    titles = {
-        "capacity": "Capacity",
-        "saturates_first": "At its limit first",
-        "recall_drops": "Recall drops",
-    }
-    for fact, title in titles.items():
-        found = [trial.facts[fact] for trial in record.trials if fact in trial.facts]
-        if found:
-            said.append(f"{title}, by process: {answer.printable('; '.join(map(str, found)))}.")
+    for fact, title in (("capacity", "Capacity, by process"), ("recall_drops", "Recall drops")):
+        if found := [str(each[fact]) for each in facts if fact in each]:
+            said.append(f"{title}: {answer.printable('; '.join(found))}.")
+    if limits := [str(each["saturates_first"]) for each in facts if "saturates_first" in each]:
+        named = Counter(limit.partition(" (")[0] for limit in limits)
+        each = "; ".join(f"{name} ({count} of {len(limits)} processes)" for name, count in named.items())
+        evidence = limits[0].partition(" (")[2].removesuffix(")")
+        said.append(answer.printable(f"At its limit first: {each}. The first process saw: {evidence}."))
     return said
 
 
@@ -214,6 +217,8 @@ def _steps(samples: pd.DataFrame) -> list[tuple[float, Mapping[str, float]]]:
         "load.memory": "memory",
     }
     made: list[tuple[float, Mapping[str, float]]] = []
+    if samples[samples["series"] == _REQUESTS]["labels"].nunique() < _LEAST_RATES:
+        return made  # of each process's own rate alone
     for (_, repeat), rows in samples[samples["series"] == _REQUESTS].groupby(["labels", "repeat"]):
         labels = rows["labels"].iloc[0]
         beside = samples[(samples["labels"] == labels) & (samples["repeat"] == repeat)]
