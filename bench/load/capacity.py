@@ -119,7 +119,8 @@ def search(measure: Callable[[float], Probe], start: float, most: float, precisi
 
     Args:
         measure: measures at a rate.
-        start: the first rate; halved where it does not meet the objective, down to a 64th.
+        start: the first rate; halved where it does not meet the objective, down to a 64th, or until too few
+            requests are left to judge.
         most: the highest rate to try.
         precision: how far apart the ends may be, as a share of the lower one.
     """
@@ -136,7 +137,8 @@ def _next_rate(probes: Sequence[Probe], start: float, most: float, precision: fl
     if tied := [rate for rate in _rates(probes) if _balance(probes, rate) == 0]:
         return tied[0]
     low, high = _ends(probes)
-    if low is None and high is not None and high / 2 >= start * _LEAST:
+    unsound = any(probe.verdict == "unsound" for probe in probes)  # fewer requests are no sounder
+    if low is None and high is not None and high / 2 >= start * _LEAST and not unsound:
         return high / 2
     if low is not None and high is None and low < most:
         return min(2 * low, most)

@@ -90,6 +90,16 @@ def test_a_service_that_misses_the_objective_at_any_rate_has_none_found():
     assert found.described == "none found: at 1 requests/s, p95 is too long"
 
 
+def test_a_rate_with_too_few_requests_to_judge_is_not_halved():
+    def measure(rate):
+        few = rate < 20
+        return Probe(rate, "unsound", "few requests") if few else Probe(rate, "generator-limited", "late")
+
+    found = search(measure, start=64, most=1000)
+    assert [probe.rate for probe in found.probes] == [64, 32, 16, 16]
+    assert (found.value, found.described) == (None, "none found: at 16 requests/s, few requests")
+
+
 # --- the search, with a generator that has its own limit -----------------------------------------
 
 
