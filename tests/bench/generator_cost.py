@@ -17,7 +17,7 @@ from stand_in import standing_in
 from bench.arrivals import Closed, Constant, drawn
 from bench.load.locust import Job, run
 
-USERS, PACING, SECONDS, ROUNDS = 20, 0.05, 10.0, 3
+USERS, PACING, SECONDS, ROUNDS = 20, 0.05, 10.0, 2
 OURS = {
     "closed": Closed(users=USERS, think_time=None, pacing=PACING, ramp_up=PACING, seconds=SECONDS, warm_up=0),
     "open": drawn(Constant(rate=USERS / PACING, seconds=SECONDS, warm_up=0), seed=0),
@@ -40,13 +40,13 @@ def bare(host):
             "-m",
             "locust",
             "-f",
-            Path(__file__).parent / "plain_locust.py",
+            Path(__file__).parent / "bare_locust.py",
             "--headless",
         ]
-        command += ["--host", host, "-u", USERS, "-r", USERS, "-t", f"{SECONDS:g}s", "--only-summary"]
+        command += ["--host", host, "-u", USERS, "-r", USERS, "-t", f"{SECONDS + 1:g}s", "--only-summary"]
         command += ["--json-file", Path(folder) / "statistics"]
         used = Path(folder) / "used"
-        environment = os.environ | {"PACING": str(PACING), "USED": str(used)}
+        environment = os.environ | {"PACING": str(PACING), "USERS": str(USERS), "USED": str(used)}
         subprocess.run([str(word) for word in command], env=environment, capture_output=True, check=True)
         counted = json.loads((Path(folder) / "statistics.json").read_text())
         return float(used.read_text()) / sum(one["num_requests"] for one in counted)

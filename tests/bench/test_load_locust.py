@@ -253,7 +253,7 @@ def test_plain_locust_does_not_see_a_stall(tmp_path):
     with standing_in(stall=(5.0, STALL)) as service:
         command = [sys.executable, "-m", "locust", "-f", PLAIN, "--headless", "--host", service.host]
         command += ["-u", str(USERS), "-r", str(USERS), "-t", f"{SECONDS:g}s", "--csv", tmp_path / "plain"]
-        environment = os.environ | {"PACING": str(PACING), "USED": str(tmp_path / "used")}
+        environment = os.environ | {"PACING": str(PACING)}
         subprocess.run(command, env=environment, capture_output=True, check=True)
     with (tmp_path / "plain_stats.csv").open() as file:
         total = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
