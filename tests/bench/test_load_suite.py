@@ -265,15 +265,19 @@ def test_users_are_counted_by_the_share_of_their_requests_that_was_answered():
 def test_figures_of_a_generator_that_was_late_are_doubted():
     load = poisson()
     assert samples.doubts(sent(load, rows_of(load, 0.01)), "p", 0.2, 2) == {}
-    late = samples.doubts(sent(load, rows_of(load, 0.01, late=0.05)), "p", 0.2, 2)
-    assert late["load.request p"].startswith("generator-limited: p99 of lateness is 50 ms")
+    one = sent(load, rows_of(load, 0.01, late=0.05))
+    late = samples.doubts(one, "p", 0.2, 2)
+    assert late["load.request p"] == "generator-limited: requests left late, or too few did"
+    assert "p99 of lateness is 50 ms" in samples.details(one, 0.2, 2)[0]
     assert late.keys() == {"load.request p", "load.answers p", "load.users p", "load.in_flight p"}
 
 
 def test_figures_of_a_service_that_falls_behind_are_doubted():
     load = poisson()
     slow = np.full(len(load.starts), 0.025)  # at 50 a second, 1.25 seconds of work come in each
-    assert "no steady state" in samples.doubts(sent(load, queued(load, slow)), "p", 0.2, 2)["load.request p"]
+    one = sent(load, queued(load, slow))
+    assert "no steady state" in samples.doubts(one, "p", 0.2, 2)["load.request p"]
+    assert samples.details(one, 0.2, 2)[0].endswith("more requests each second")
 
 
 # --- what saturates first -------------------------------------------------------------------------------

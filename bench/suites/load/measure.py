@@ -154,6 +154,8 @@ def _reported(outcome: Outcome, settings: LoadConfig, ids: list[str], cores: Cor
     if sent is not None:
         made += samples.of_load(sent, name, ids, count)
         doubts |= samples.doubts(sent, name, settings.objective.p95, count)
+        if detailed := samples.details(sent, settings.objective.p95, count):
+            facts["doubted"] = detailed
     for number, (probe, probed) in enumerate(outcome.probes):
         made += samples.of_probe(probed, probe, number, name, count)
     if (found := outcome.capacity) is not None:

@@ -124,17 +124,30 @@ def of_probe(sent: Sent, probe: Probe, number: int, name: str, cores: int) -> It
 
 
 def doubts(sent: Sent, name: str, objective: float, cores: int) -> dict[str, str]:
-    """Why not to believe what the requests of a step say."""
+    """Why not to believe what the requests of a step say, in the same words for all processes."""
     cast: dict[str, str] = {}
     for number in sent.counted:
         result = sent.results[number]
-        found = [requests.doubt(result, objective, sent.cpu(number, cores))]
-        if result.in_flight.grows:
-            slope = result.in_flight.slope
-            found.append(f"no steady state: {slope:.3g} more requests were under way each second")
-        if sent.ran.torn:
-            found.append(f"{sent.ran.torn} of the generator's processes lost what they had last seen")
-        if why := "; ".join(filter(None, found)):
+        found = {
+            "generator-limited: requests left late, or too few did": requests.doubt(
+                result, objective, sent.cpu(number, cores)
+            ),
+            "no steady state: ever more requests were under way": result.in_flight.grows,
+            "a process of the generator lost what it had last seen": sent.ran.torn,
+        }
+        if why := "; ".join(text for text, is_so in found.items() if is_so):
             of = " ".join(labels(sent, number, name).values())
             cast |= {f"{series} {of}": why for series in _OF_REQUESTS}
     return cast
+
+
+def details(sent: Sent, objective: float, cores: int) -> list[str]:
+    """By how much the generator of this process was late, or its service fell behind, step by step."""
+    said = []
+    for number in sent.counted:
+        result = sent.results[number]
+        if limited := requests.doubt(result, objective, sent.cpu(number, cores)):
+            said.append(f"step {result.step.name}: {limited}")
+        if result.in_flight.grows:
+            said.append(f"step {result.step.name}: {result.in_flight.slope:.3g} more requests each second")
+    return said
