@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from load_rows import queued, rows_of
 from scipy.optimize import brentq
+from stand_in import standing_in
 
 from bench.arrivals import Closed, Constant, Poisson, drawn
 from bench.load.capacity import Capacity, Objective, Probe, judged, search
+from bench.load.locust import Job, run
 from bench.load.requests import Cpu, summary
 
 CPU = Cpu(generator=0.5, service=1.0, cores=2)
@@ -264,3 +266,15 @@ def test_a_throttled_generator_is_no_capacity():
         assert found.value is None
         assert found.limit == "generator-limited"
         assert found.low < capacity_of(4, 25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "verdict"), [(0.6, "met"), (1.4, "missed")])
+def test_what_locust_sends_is_judged_as_theory_says_or_the_generator_is_blamed(tmp_path, share, verdict):
+    servers, service_rate = 16, 25.0
+    rate = share * capacity_of(servers, service_rate)
+    schedule = drawn(Poisson(rate=rate, seconds=5, warm_up=1), 0)
+    with standing_in(mean=1 / service_rate, servers=servers) as service:
+        job = Job(service.host, "search", ("a violin",), np.zeros(1, np.int64), 10, schedule)
+        rows = run(job, tmp_path).rows
+    assert judged(summary(rows, schedule)[-1], OBJECTIVE, None, CPU).verdict in (verdict, "generator-limited")
