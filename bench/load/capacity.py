@@ -7,7 +7,8 @@ at every lower one; a single measurement may err, on either side.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,6 +19,7 @@ Verdict = Literal["met", "missed", "generator-limited", "unsound"]
 
 _LEAST = 1 / 64  # of the first rate: where not even this meets the objective, none is found
 _ENOUGH = 2  # verdicts of one kind that settle a rate, of three at most
+_FIT = ("met", "missed")  # verdicts on the service: only of these does a single one stand, for the time being
 
 
 class Objective(NamedTuple):
@@ -114,8 +116,9 @@ def search(measure: Callable[[float], Probe], start: float, most: float, precisi
 
     Each end of the answer was measured at least twice, and counts as two of three measurements say; where it
     does not hold, the search goes on from there. It is wrong with probability p²(3 − 2p), where a measurement
-    at its rate is with probability p: 0.03 for 0.1. A rate is measured three times at most, and none between
-    two that differ by `precision` or less, so the search ends, usually after some 16.
+    at its rate is with probability p: 0.03 for 0.1. One that was not fit to judge the service is repeated at
+    once. A rate is measured three times at most, and none between two that differ by `precision` or less, so
+    the search ends, usually after some 16.
 
     Args:
         measure: measures at a rate.
@@ -127,53 +130,59 @@ def search(measure: Callable[[float], Probe], start: float, most: float, precisi
     probes: list[Probe] = []
     while rate := _next_rate(probes, start, most, precision):
         probes.append(measure(rate)._replace(rate=rate))  # whose schedule may round it
-    return _found(probes)
+    return _answer(probes)
 
 
 def _next_rate(probes: Sequence[Probe], start: float, most: float, precision: float) -> float | None:
     """Where to measure next; None where the answer stands."""
     if not probes:
         return min(start, most)
-    if tied := [rate for rate in _rates(probes) if _balance(probes, rate) == 0]:
-        return tied[0]
-    low, high = _ends(probes)
-    unsound = any(probe.verdict == "unsound" for probe in probes)  # fewer requests are no sounder
+    found = _standing(probes)
+    if undecided := [rate for rate, probe in found.items() if probe is None]:
+        return undecided[0]
+    low, high = _ends(found)
+    unsound = any(
+        probe.verdict == "unsound" for probe in found.values() if probe
+    )  # fewer requests are no sounder
     if low is None and high is not None and high / 2 >= start * _LEAST and not unsound:
         return high / 2
     if low is not None and high is None and low < most:
         return min(2 * low, most)
     if low is not None and high is not None and high > low * (1 + precision):
         return math.sqrt(low * high)
-    unsure = [end for end in (low, high) if end is not None and len(_at(probes, end)) < _ENOUGH]
+    rates = [probe.rate for probe in probes]
+    unsure = [end for end in (low, high) if end is not None and rates.count(end) < _ENOUGH]
     return unsure[0] if unsure else None
 
 
-def _ends(probes: Sequence[Probe]) -> tuple[float | None, float | None]:
+def _standing(probes: Sequence[Probe]) -> dict[float, Probe | None]:
+    """What stands of each rate, as the first measurement that says so; None where one more is needed."""
+    at: dict[float, list[Probe]] = {}
+    for probe in probes:
+        at.setdefault(probe.rate, []).append(probe)
+    return {rate: _decided(measured) for rate, measured in at.items()}
+
+
+def _decided(measured: Sequence[Probe]) -> Probe | None:
+    verdict, votes = Counter(probe.verdict for probe in measured).most_common(1)[0]
+    if votes >= _ENOUGH or (len(measured) == 1 and verdict in _FIT):
+        return next(probe for probe in measured if probe.verdict == verdict)
+    if len(measured) <= _ENOUGH:
+        return None
+    return next(probe for probe in measured if probe.verdict not in _FIT)  # no two agree
+
+
+def _ends(found: Mapping[float, Probe | None]) -> tuple[float | None, float | None]:
     """The highest rate that meets the objective, and the lowest that does not."""
-    met = [rate for rate in _rates(probes) if _balance(probes, rate) > 0]
-    others = [rate for rate in _rates(probes) if _balance(probes, rate) < 0]
+    met = [rate for rate, probe in found.items() if probe and probe.verdict == "met"]
+    others = [rate for rate, probe in found.items() if probe and probe.verdict != "met"]
     return max(met, default=None), min(others, default=None)
 
 
-def _rates(probes: Sequence[Probe]) -> set[float]:
-    return {probe.rate for probe in probes}
-
-
-def _at(probes: Sequence[Probe], rate: float) -> list[Probe]:
-    return [probe for probe in probes if probe.rate == rate]
-
-
-def _balance(probes: Sequence[Probe], rate: float) -> int:
-    """Measurements at a rate that met the objective, less those that did not."""
-    return sum(1 if probe.verdict == "met" else -1 for probe in _at(probes, rate))
-
-
-def _found(probes: Sequence[Probe]) -> Capacity:
-    low, high = _ends(probes)
-    if high is None:
-        reason = "the highest rate that may be tried"
-        return Capacity(low, None, "highest rate", reason, tuple(probes))
-    against = [probe for probe in _at(probes, high) if probe.verdict != "met"]
-    # One measurement that was not fit to judge the service is enough not to blame the service.
-    limit = next((probe for probe in against if probe.verdict != "missed"), against[-1])
+def _answer(probes: Sequence[Probe]) -> Capacity:
+    found = _standing(probes)
+    low, high = _ends(found)
+    limit = None if high is None else found[high]
+    if limit is None:
+        return Capacity(low, None, "highest rate", "the highest rate that may be tried", tuple(probes))
     return Capacity(low, high, limit.verdict, limit.reason, tuple(probes))

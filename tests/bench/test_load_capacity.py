@@ -98,7 +98,7 @@ def test_a_rate_with_too_few_requests_to_judge_is_not_halved():
         return Probe(rate, "unsound", "few requests") if few else Probe(rate, "generator-limited", "late")
 
     found = search(measure, start=64, most=1000)
-    assert [probe.rate for probe in found.probes] == [64, 32, 16, 16]
+    assert [probe.rate for probe in found.probes] == [64, 64, 32, 32, 16, 16]
     assert (found.value, found.described) == (None, "none found: at 16 requests/s, few requests")
 
 
@@ -133,16 +133,27 @@ def test_a_generator_that_gives_out_later_hides_no_capacity(capacity, share):
     assert found.value == found.low
 
 
-def test_one_measurement_that_was_not_fit_takes_the_capacity_away():
-    measure = oracle(100)
+@given(CAPACITIES, st.integers(0, 25), st.sampled_from(["generator-limited", "unsound"]))
+def test_one_measurement_that_was_not_fit_does_not_change_the_answer(capacity, unfit, verdict):
     calls = iter(range(100))
+    measure = oracle(capacity)
 
-    def unfit(rate):
-        again = rate > 100 and next(calls) > 0 and rate < 102
-        return Probe(rate, "unsound", "too few requests") if again else measure(rate)
+    def once_unfit(rate):
+        return Probe(rate, verdict, "a stall") if next(calls) == unfit else measure(rate)
 
-    found = search(unfit, start=50, most=1000)
-    assert (found.value, found.limit, found.reason) == (None, "unsound", "too few requests")
+    found = search(once_unfit, start=50, most=10_000)
+    assert is_bracketed(found, capacity)
+    assert found.value == found.low
+
+
+def test_a_rate_of_which_no_two_measurements_agree_is_not_held_against_the_service():
+    verdicts = iter(["missed", "generator-limited", "met"])
+
+    def measure(rate):
+        return Probe(rate, "met") if rate <= 100 else Probe(rate, next(verdicts, "missed"), "late")
+
+    found = search(measure, start=100, most=101)
+    assert (found.low, found.high, found.value, found.limit) == (100, 101, None, "generator-limited")
 
 
 # --- the verdict on a step -----------------------------------------------------------------------
