@@ -141,9 +141,8 @@ def _next_rate(probes: Sequence[Probe], start: float, most: float, precision: fl
     if undecided := [rate for rate, probe in found.items() if probe is None]:
         return undecided[0]
     low, high = _ends(found)
-    unsound = any(
-        probe.verdict == "unsound" for probe in found.values() if probe
-    )  # fewer requests are no sounder
+    # Where a rate has too few requests to judge, a lower one has fewer.
+    unsound = any(probe and probe.verdict == "unsound" for probe in found.values())
     if low is None and high is not None and high / 2 >= start * _LEAST and not unsound:
         return high / 2
     if low is not None and high is None and low < most:
