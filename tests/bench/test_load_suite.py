@@ -396,6 +396,7 @@ def sender(service, tmp_path, load):
 def test_a_search_for_the_capacity_keeps_what_was_measured_at_each_rate(tmp_path, monkeypatch):
     # An objective so wide that a busy machine meets it, too.
     monkeypatch.setattr(measure, "_MOST", 80.0)
+    monkeypatch.setattr(measure, "_FILLING", measure._FILLING.model_copy(update={"seconds": 1.0}))
     model = {"kind": "poisson", "rate": 40.0, "seconds": 6.0, "warm_up": 0.5}
     objective = {"p95": 5.0, "errors": 0.1, "recall": None}
     load = settings("load=capacity", model=model, objective=objective)
