@@ -76,7 +76,7 @@ class Ran:
 
     `rows` are `requests.ROW`, by intended start; `begin` is the moment of CLOCK_MONOTONIC, in seconds, from
     which their times count. `used` holds for each worker (m, 2) float64: seconds since the begin, and the CPU
-    seconds that its process had used by then. `torn` rows were lost with a worker that was killed. `reason`
+    seconds that its process had used by then. So many workers, killed, left a `torn` row. `reason`
     says why the load ended before its end; None where it did not.
     """
 
