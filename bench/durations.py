@@ -41,12 +41,12 @@ class Durations:
 
     def of_cell(self, config: ExperimentConfig) -> float | None:
         """Seconds the trials of a cell will take; None where one of its suites was never seen here."""
-        parts = {f"memory {part}" for part in config.suite.memory.parts}
+        parts = {f"memory {part}" for part in config.suite.memory.parts} | {f"load {config.load.name}"}
         each = [
             [
                 seconds
                 for kind, seconds in self._kinds.items()
-                if kind.partition(" ")[0] == suite and (suite != "memory" or kind in parts)
+                if kind.partition(" ")[0] == suite and (suite not in ("memory", "load") or kind in parts)
             ]
             for suite in config.suites
         ]

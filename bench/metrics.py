@@ -11,6 +11,10 @@ Metrics are derived from raw samples, never measured. A sample is one row of `sa
     query                  the query's id, where there is one
     cache_hit              whether a search was answered from the search cache, else null
     outcome                of a request that may fail (see `Outcome`), else null
+    service_time           of a request of a load, seconds from when it was sent; `value` counts from when
+                           it was to be; else null
+    status, worker         of a request of a load: HTTP's (0: no answer, -1: none in time), the number of the
+                           process that sent it; else null
     recall_at_…, ndcg_at_10, mrr_at_10    quality of one search, computed after the timed region, else null
     ndcg_difference                       nDCG@10 less that of what it is compared with, else null
 """
@@ -44,6 +48,9 @@ COLUMNS = {
     "query": "string",
     "cache_hit": "boolean",
     "outcome": "string",
+    "service_time": "Float64",
+    "status": "Int64",
+    "worker": "Int64",
     "recall_at_1": "Float64",
     "recall_at_10": "Float64",
     "recall_at_100": "Float64",
@@ -129,8 +136,11 @@ def _unanswered(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return (given.notna() & ~given.isin(["answered", "degraded"])).to_numpy(dtype=np.bool_)
 
 
-def _mean_time(rows: pd.DataFrame) -> float | None:
-    return None if _unanswered(rows).any() else _mean(rows)
+def _mean_of(column: str) -> Callable[[pd.DataFrame], float | None]:
+    def derive(rows: pd.DataFrame) -> float | None:
+        return None if _unanswered(rows).any() else float(rows[column].mean())
+
+    return derive
 
 
 def _rate(rows: pd.DataFrame) -> float:
@@ -161,10 +171,10 @@ def _hit_rate(rows: pd.DataFrame) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _quantile(quantile: float) -> Callable[[pd.DataFrame], float | None]:
+def _quantile(quantile: float, column: str) -> Callable[[pd.DataFrame], float | None]:
     def derive(rows: pd.DataFrame) -> float | None:
         lost = _unanswered(rows)
-        return stats.percentile(rows["value"].to_numpy(dtype=np.float64)[~lost], quantile, int(lost.sum()))
+        return stats.percentile(rows[column].to_numpy(dtype=np.float64)[~lost], quantile, int(lost.sum()))
 
     return derive
 
@@ -172,15 +182,17 @@ def _quantile(quantile: float) -> Callable[[pd.DataFrame], float | None]:
 # --- lines of the table --------------------------------------------------------------------------------
 
 
-def _latency(prefix: str, title: str, series: str, *percents: float) -> Iterator[Metric]:
-    yield _time(f"{prefix}.mean", f"{title}, mean", series)
+def _latency(
+    prefix: str, title: str, series: str, *percents: float, column: str = "value"
+) -> Iterator[Metric]:
+    yield _time(f"{prefix}.mean", f"{title}, mean", series, column)
     for percent in percents:
         q, name = percent / 100, f"{prefix}.p{percent:g}".replace("99.9", "999")
-        yield Metric(name, f"{title}, p{percent:g}", "s", "lower", series, _quantile(q), quantile=q)
+        yield Metric(name, f"{title}, p{percent:g}", "s", "lower", series, _quantile(q, column), quantile=q)
 
 
-def _time(name: str, title: str, series: str) -> Metric:
-    return Metric(name, title, "s", "lower", series, _mean_time)
+def _time(name: str, title: str, series: str, column: str = "value") -> Metric:
+    return Metric(name, title, "s", "lower", series, _mean_of(column))
 
 
 def _per_second(name: str, title: str, things: str, series: str) -> Metric:
@@ -200,6 +212,15 @@ def _ended(name: str, title: str, series: str, outcome: Outcome) -> Metric:
 
     def derive(rows: pd.DataFrame) -> float:
         return float((rows["outcome"] == outcome).mean())
+
+    return Metric(name, title, "", "lower", series, derive, "share")
+
+
+def _errors(name: str, title: str, series: str) -> Metric:
+    """The share of requests without an answer, whatever the reason."""
+
+    def derive(rows: pd.DataFrame) -> float:
+        return float(_unanswered(rows).mean())
 
     return Metric(name, title, "", "lower", series, derive, "share")
 
@@ -380,6 +401,45 @@ _SYSTEM = (
         _cost,
     ),
 )
+_OF_LOAD = "load.request"
+_LOAD = (
+    *_latency("load.latency", "Latency under load, from the intended start", _OF_LOAD, 50, 95, 99),
+    *_latency("load.service_time", "Service time under load", _OF_LOAD, 50, 95, 99, column="service_time"),
+    _per_second("load.throughput", "Requests answered under load", "queries", "load.answers"),
+    _errors("load.error_rate", "Requests without an answer under load", _OF_LOAD),
+    _ended("load.rejection_rate", "Requests rejected under load", _OF_LOAD, "rejected"),
+    Metric(
+        "load.users", "Users at once, by the share answered", "users", "higher", "load.users", _mean, "exact"
+    ),
+    Metric("load.offered", "Load offered", "requests/s", "higher", "load.offered", _mean),
+    Metric("load.lateness.p99", "Lateness of the generator, p99", "s", "lower", "load.lateness", _mean),
+    Metric("load.in_flight", "Requests under way", "requests", "lower", "load.in_flight", _mean),
+    Metric(
+        "load.capacity",
+        "Highest load that meets the objective",
+        "requests/s",
+        "higher",
+        "load.capacity",
+        _mean,
+    ),
+    _quality(
+        "load.recall_at_10", "Recall@10 under load, against exact search", "load.sampled", "recall_at_10"
+    ),
+    _share("load.cache_hit_rate", "Search cache hit rate under load"),
+    Metric(
+        "load.cpu", "CPU of the service under load, of all cores", "", "lower", "load.cpu", _mean, "share"
+    ),
+    Metric("load.memory", "Memory of the service under load", "B", "lower", "load.memory", _mean),
+    Metric(
+        "load.generator_cpu",
+        "CPU of the generator, of all cores",
+        "",
+        "lower",
+        "load.generator_cpu",
+        _mean,
+        "share",
+    ),
+)
 _LAB = (
     # Of a made-up engine, whose figures are known; `lab.error` says how far these are from them.
     *_latency(
@@ -425,7 +485,7 @@ _WARMS_UP = {
     ("query.search", "cold"),
 }
 _STAGES = "query.stage"
-METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_AGENTS, *_SYSTEM, *_LAB, *_PEERS)}
+METRICS = {metric.name: metric for metric in (*_MEMORY, *_QUERY, *_AGENTS, *_SYSTEM, *_LOAD, *_LAB, *_PEERS)}
 
 
 # --- metrics from samples ------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from bench.orphans import end_with_the_parent
 from brein.errors import BreinError
 
 # Every library that keeps a pool of its own reads one of these when it is loaded.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _GOES_ON, _MEASURED = b".", b"!"  # what a child says: it has more to measure, or has not
 _LONGEST = 24 * 3600.0  # seconds that making an artifact may take
 # How Python, C++, the C library, the loader and Torch say that they were refused memory.
@@ -83,7 +83,7 @@ class Child:
         self._result = folder / "result.json"
         self._said, writable = os.pipe()
         self._overran: float | None = None
-        variables = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.process", target, str(folder), str(writable)],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION: Literal[1] = 1
-_NULLABLE = ("string", "boolean", "Float64")  # kinds of columns
+_NULLABLE = ("string", "boolean", "Float64", "Int64")  # kinds of columns
 SCHEMA_FILE = Path(__file__).parent / "record.schema.json"
 
 

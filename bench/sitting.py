@@ -16,7 +16,8 @@ from typing import Any
 
 from bench import machine, record, suites, trial, workload
 from bench.artifacts import Artifact, Store
-from bench.config import ExperimentConfig, HoldoutConfig, SyntheticConfig, TextConfig
+from bench.config import ExperimentConfig
+from bench.data_config import HoldoutConfig, SyntheticConfig, TextConfig
 from bench.durations import Durations
 from bench.errors import UsageError
 from bench.launcher import Cell, Refused

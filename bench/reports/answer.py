@@ -23,9 +23,24 @@ _KEY_FIGURES = (
         "memory.search.latency.mean",
         "agents.latency.p95",
         "agents.latency.mean",
+        "load.latency.p95",
+        "load.latency.mean",
     ),
-    ("memory.recall_at_10", "query.recall_at_10", "query.ndcg_at_10", "agents.utilisation"),
-    ("memory.ingest.rate", "query.throughput", "memory.search.throughput", "agents.capacity"),
+    (
+        "memory.recall_at_10",
+        "query.recall_at_10",
+        "query.ndcg_at_10",
+        "agents.utilisation",
+        "load.recall_at_10",
+    ),
+    (
+        "memory.ingest.rate",
+        "query.throughput",
+        "memory.search.throughput",
+        "agents.capacity",
+        "load.capacity",
+        "load.throughput",
+    ),
 )
 # Labels whose values say by themselves what they are.
 _PLAIN_LABELS = frozenset(
@@ -187,6 +202,7 @@ def asked(record: RunRecord) -> list[tuple[str, str]]:
         "Suites": experiment.get("suites"),
         "Data": _in_short(record.dataset),
         "Vectors searched": record.memory_vectors and _in_short(record.memory_vectors),
+        "Load": "load" in (experiment.get("suites") or ()) and _load(experiment.get("load")),
         "Index": _kind(experiment.get("index")),
         "Embedding": _kind(experiment.get("embedding")),
         "Repeats": isinstance(trial, Mapping) and trial.get("repeats"),
@@ -244,6 +260,13 @@ def dataset(data: DatasetFacts) -> list[tuple[str, str]]:
     """All that is known of the data, as terms and values."""
     known = {"name": data.name, "SHA-256": data.sha256, **data.counts, **data.facts}
     return [(printable(term).replace("_", " "), plain(value)) for term, value in known.items()]
+
+
+def _load(settings: Any) -> str | None:
+    """A load's name and how its requests come."""
+    return (
+        f"{settings.get('name')}: {_kind(settings.get('model'))}" if isinstance(settings, Mapping) else None
+    )
 
 
 def _in_short(data: DatasetFacts) -> str:

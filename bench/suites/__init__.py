@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from bench.artifacts import Artifact
-from bench.suites import agents, lab, memory, peers, query, system
+from bench.suites import agents, lab, load, memory, peers, query, system
 from bench.suites.base import Experiment, facts
 from bench.trial import Work
 
@@ -32,6 +32,7 @@ SUITES: dict[str, Suite] = {
     "query": query,
     "agents": agents,
     "system": system,
+    "load": load,
     "lab": lab,
     "peers": peers,
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.config import BeirConfig
+from bench.data_config import BeirConfig
 from bench.errors import UsageError
 from bench.workload.dataset import TextDataset
 from bench.workload.subset import mixed

@@ -16,7 +16,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
-from bench.config import HoldoutConfig
+from bench.data_config import HoldoutConfig
 from bench.errors import UsageError
 from bench.workload.dataset import Dataset, TextDataset, VectorDataset
 from brein.records import Document, Query

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.artifacts import Store
-from bench.config import (
+from bench.data_config import (
     BeirConfig,
     DatasetConfig,
     PydocsConfig,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.config import Popularity, Repetition, TracePopularity, UniformPopularity, ZipfPopularity
+from bench.data_config import Popularity, Repetition, TracePopularity, UniformPopularity, ZipfPopularity
 from bench.errors import UsageError
 from bench.workload.dataset import IntArray
 from brein.settings import Settings

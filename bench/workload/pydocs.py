@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.artifacts import Store
-from bench.config import PydocsConfig
+from bench.data_config import PydocsConfig
 from bench.errors import UsageError
 from bench.workload.dataset import TextDataset
 from bench.workload.subset import mixed

@@ -19,7 +19,7 @@ import pooch
 import yaml
 from pydantic import Field, model_validator
 
-from bench.config import BeirConfig, VectorFileConfig
+from bench.data_config import BeirConfig, VectorFileConfig
 from bench.errors import UsageError
 from brein.errors import ConfigError
 from brein.files import sync_tree

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from bench.config import RunbookConfig, SearchStep
+from bench.data_config import RunbookConfig, SearchStep
 from bench.errors import UsageError
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bench.config import SyntheticConfig
+from bench.data_config import SyntheticConfig
 from bench.errors import UsageError
 from bench.workload.dataset import VectorDataset
 from brein.records import FloatArray

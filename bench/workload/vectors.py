@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import VectorFileConfig
+from bench.data_config import VectorFileConfig
 from bench.errors import UsageError
 from bench.workload.dataset import VectorDataset
 from bench.workload.formats import Rows, hdf5_distance, open_hdf5, open_rows

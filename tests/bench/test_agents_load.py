@@ -1,12 +1,10 @@
 """Loads of the agents suite: when questions are asked and what became of them, in virtual time."""
 
 import asyncio
-from itertools import count, pairwise
+from itertools import count
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench.errors import MeasurementError
 from bench.suites.agents import generator
@@ -62,26 +60,6 @@ def offered(load, *latencies, **busy):
 
 
 # --- when questions are asked --------------------------------------------------------------------------
-
-
-@given(
-    st.floats(0.01, 200),
-    st.floats(-100, 100),
-    st.floats(0.01, 50),
-    st.integers(0, 9).map(np.random.default_rng),
-)
-def test_as_many_questions_arrive_as_the_rate_says_in_order_and_in_time(rate, start, seconds, random):
-    times = generator.arrivals(rate, start, start + seconds, random)
-    assert len(times) == round(rate * (start + seconds - start))
-    assert all(before <= after for before, after in pairwise(times))
-    assert all(start <= time <= start + seconds for time in times)
-
-
-def test_gaps_between_arrivals_are_those_of_a_poisson_process():
-    gaps = np.diff(generator.arrivals(50.0, 0.0, 400.0, np.random.default_rng(0)))
-    assert gaps.mean() == pytest.approx(1 / 50, rel=0.01)
-    assert gaps.std() == pytest.approx(1 / 50, rel=0.03), "an exponential's deviation is its mean"
-    assert (gaps > 2 / 50).mean() == pytest.approx(np.exp(-2), abs=0.01)
 
 
 def test_every_question_comes_before_any_comes_again():

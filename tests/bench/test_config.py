@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from omegaconf import OmegaConf
 
-from bench import config
+from bench import config, suite_config
 from bench.errors import UsageError
 from bench.suites import SUITES
 from bench.sweeper import combine
@@ -72,6 +72,18 @@ def test_every_preset_composes_with_a_cell_of_each_grid(sweep, preset):
         assert config.from_overrides([f"+profile={preset}", *cell]).name == preset
 
 
+def test_every_cell_of_the_load_sweep_composes_and_is_not_taken_for_the_documented_load():
+    made = OmegaConf.to_container(OmegaConf.load(config.CONF / "sweep" / "load.yaml"))["sweeper"]
+    each = {key: [f"{key}={value}"] for key, value in made["each"].items()}
+    for cell in combine(made["grids"], each):
+        composed = config.from_overrides(cell)
+        assert composed.suites == ("load",)
+        assert composed.load.name == "users"
+        assert f"load.model.users={composed.load.model.users}" in cell
+        assert f"cache.search.maxsize={composed.cache.search.maxsize}" in cell
+        assert f"+profile={composed.name}" in cell
+
+
 @pytest.mark.parametrize(
     ("retrieval", "reranker"), list(product(options("retrieval"), options("retrieval/reranker")))
 )
@@ -130,8 +142,17 @@ def test_every_dataset_composes_once_its_own_settings_are_given(dataset):
 def test_every_index_kind_has_an_option_and_every_suite_its_settings():
     kinds = {config.from_overrides([f"index={option}"]).index.kind for option in options("index")}
     assert kinds == set(INDEXES)
-    assert set(SUITES) == set(config.SuitesConfig.model_fields)
-    assert set(SUITES) <= set(options("suite"))
+    own_group = {"load"}  # what it puts to a service is a group of its own
+    assert set(SUITES) - own_group == set(suite_config.SuitesConfig.model_fields)
+    assert set(SUITES) - own_group <= set(options("suite"))
+
+
+@pytest.mark.parametrize("load", options("load"))
+def test_every_load_composes_under_its_own_name_and_asks_for_the_guides_indicators(load):
+    path = ["load.model.path=x", "load.model.column=t"] if load == "trace" else []
+    made = config.from_overrides([f"load={load}", *path]).load
+    assert made.name == load
+    assert (made.objective.p95, made.objective.errors) == (0.2, 0.001)
 
 
 def test_the_options_of_caches_store_retrieval_and_agents_write_out_the_engines_defaults():
@@ -218,6 +239,9 @@ def test_a_preset_is_the_engine_of_the_guides_json_profile(name):
         (["popularity.repetition=1"], "popularity.zipf.repetition = 1: .*less than 1"),
         (["runbook.steps=[{operation: sort}]"], "runbook.steps.0.operation = 'sort' is unknown"),
         (["suite.memory.storage_shards=[65]"], "suite.memory.storage_shards.0 = 65: .*64"),
+        (["load.search=capacity"], "load: search = 'capacity' needs Poisson arrivals"),
+        (["load.host=127.0.0.1"], "load.host = '127.0.0.1'"),
+        (["load=poisson", "load.model.users=3"], "load.model.users is not a setting"),
         (["memory_limit=0"], "memory_limit = 0"),
         (["trial.timeout=1e18"], "trial.timeout = 1e.*86400"),
         (["dataset=synthetic", "dataset.cluster_spread=.inf"], "cluster_spread"),

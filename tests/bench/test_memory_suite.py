@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bench import config
 from bench.artifacts import Store
-from bench.config import SyntheticConfig, ZipfPopularity
+from bench.data_config import SyntheticConfig, ZipfPopularity
 from bench.errors import UsageError
 from bench.metrics import derive
 from bench.suites import Experiment, query

@@ -11,7 +11,7 @@ import pytest
 
 from bench import config, matched, metrics, process
 from bench.artifacts import Store
-from bench.config import SyntheticConfig
+from bench.data_config import SyntheticConfig
 from bench.errors import MeasurementError, UsageError
 from bench.metrics import label_text
 from bench.suites import Experiment, peers

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.config import TracePopularity, UniformPopularity, ZipfPopularity
+from bench.data_config import TracePopularity, UniformPopularity, ZipfPopularity
 from bench.errors import UsageError
 from bench.workload import popularity
 from bench.workload.popularity import Stream

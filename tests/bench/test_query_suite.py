@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from children import result_of
 
-from bench.config import UniformPopularity
+from bench.data_config import UniformPopularity
 from bench.metrics import derive, label_text
 from bench.suites import ingested
 from bench.suites.query import ablation, batching, passes

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import config
-from bench.config import ChangeStep, RunbookConfig, SearchStep
+from bench.data_config import ChangeStep, RunbookConfig, SearchStep
 from bench.errors import UsageError
 from bench.workload import runbook
 from bench.workload.runbook import Step

@@ -63,6 +63,7 @@ def experiment(dataset, store, *overrides):
         ("query", unjudged, ["index=flat", "suite.query.parts=[ablation,batching]"]),
         ("query", unjudged, ["index=flat", "suite.query.parts=[filtered]"]),
         ("agents", texts, ["index=flat"]),
+        ("load", texts, ["index=ivf_flat", "index.nlist=8"]),
         ("memory", vectors, ["index=ivf_flat", "index.nlist=8"]),
     ],
 )

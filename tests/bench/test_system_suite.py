@@ -14,17 +14,17 @@ import psutil
 import pytest
 from children import is_gone, result_of
 
-from bench import config
+from bench import config, service
 from bench.artifacts import Store
 from bench.errors import MeasurementError
 from bench.metrics import METRICS, derive
+from bench.service import Service, Usage
 from bench.suites import system
 from bench.suites.agents.generator import Asked
 from bench.suites.base import Experiment
-from bench.suites.system import client, http, load, processes, service
+from bench.suites.system import client, http, load, processes
 from bench.suites.system.load import Seen
 from bench.suites.system.saturation import Turn, saturate
-from bench.suites.system.service import Service, Usage
 from bench.trial import frame
 from bench.workload import popularity, prose
 from bench.workload.dataset import TextDataset
@@ -177,7 +177,7 @@ def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_a_service_ends_with_a_lab_that_is_killed():
     program = (
-        "from bench.suites.system import service\n"
+        "from bench import service\n"
         "with service.echoing() as echo: print(echo.process.pid, flush=True); input()"
     )
     with subprocess.Popen(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.config import BeirConfig
+from bench.data_config import BeirConfig
 from bench.errors import UsageError
 from bench.workload import beir
 

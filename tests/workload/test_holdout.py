@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.config import HoldoutConfig
+from bench.data_config import HoldoutConfig
 from bench.errors import UsageError
 from bench.workload import holdout
 from bench.workload.dataset import TextDataset, VectorDataset

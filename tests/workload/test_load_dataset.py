@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
 from bench.artifacts import Store
-from bench.config import CONF, BeirConfig, DatasetConfig, RecipeConfig
+from bench.config import CONF
+from bench.data_config import BeirConfig, DatasetConfig, RecipeConfig
 from bench.errors import UsageError
 from bench.workload import LOADERS, TextDataset, VectorDataset, load
 from bench.workload.load import cut

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.artifacts import Store
-from bench.config import PydocsConfig
+from bench.data_config import PydocsConfig
 from bench.errors import UsageError
 from bench.workload import pydocs
 from bench.workload.pydocs import Corpus, Library

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from bench.config import CONF, SyntheticConfig
+from bench.config import CONF
+from bench.data_config import SyntheticConfig
 from bench.errors import UsageError
 from bench.workload import synthetic
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bench.config import VectorFileConfig
+from bench.data_config import VectorFileConfig
 from bench.errors import UsageError
 from bench.workload import vectors
 

@@ -17,6 +17,7 @@ from bench.reports.figures.drawing import Drawing, Omitted
 from bench.reports.figures.frontier import frontiers
 from bench.reports.figures.ingestion import ingestion
 from bench.reports.figures.latency import distributions, percentiles
+from bench.reports.figures.load import against_load, over_time
 from bench.reports.figures.memory import codes, parts
 from bench.reports.figures.peers import peers
 from bench.reports.figures.quality import qualities
@@ -43,6 +44,8 @@ def draw(record: RunRecord, samples: pd.DataFrame) -> list[Drawing | Omitted]:
         *under_load(record),
         *system.side_by_side(record),
         *system.over_http(record),
+        *over_time(record, samples),
+        *against_load(record, samples),
         *peers(record),
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +17,12 @@ from bench.reports.figures.drawing import (
     Curve,
     Drawing,
     Point,
+    bound_line,
     curves_csv,
     draw_curves,
     drawable,
+    seconds_axis,
     stacked,
-    ticks,
     whole_number,
     with_room,
 )
@@ -55,7 +55,7 @@ def under_load(record: RunRecord) -> list[Drawing]:
         _draw_latency(panels[0], latency, _objective(record))
         _draw_shares(panels[1], "utilisation", busy)
         for documented in _documented(record):
-            _bound(panels[1], documented, f"documented {units.tick(documented, '')}")
+            bound_line(panels[1], documented, f"documented {units.tick(documented, '')}")
         _draw_shares(panels[2], "of the questions", outcomes)
         _load_axis(panels, sorted({point.x for curve in busy for point in curve.points}))
         words = "; ".join(
@@ -112,25 +112,9 @@ def _documented(record: RunRecord) -> list[float]:
 def _draw_latency(axes: Axes, curves: Sequence[Curve], objective: float | None) -> None:
     draw_curves(axes, "latency (log scale)", curves)
     values = [point.value for curve in curves for point in curve.points if point.value > LEAST]
-    values += drawable(objective)
     if objective is not None:
-        _bound(axes, objective, f"objective {units.tick(objective, 's')}")
-    if values:
-        low, high = min(values) / 1.5, 1.5 * max(values)
-        axes.set_yscale("log")
-        axes.set_ylim(low, high)
-        axes.yaxis.set_major_locator(FixedLocator(ticks(math.log10(low), math.log10(high), 5)))
-        axes.yaxis.set_minor_locator(FixedLocator([]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.tick(value, "s")))
-
-
-def _bound(axes: Axes, value: float, said: str) -> None:
-    """A line to stay below, or to reach, and what it is."""
-    axes.axhline(value, color=svg.DOCUMENTED, linewidth=1.2, linestyle=(0, (5, 3)))
-    axes.annotate(
-        said, (0, value), (4, 4), ("axes fraction", "data"), "offset points",
-        color=svg.DOCUMENTED, bbox={"facecolor": svg.PAGE, "edgecolor": "none", "pad": 0.5},
-    )  # fmt: skip
+        bound_line(axes, objective, f"objective {units.tick(objective, 's')}")
+    seconds_axis(axes, [*values, *drawable(objective)])
 
 
 def _draw_shares(axes: Axes, title: str, curves: Sequence[Curve]) -> None:

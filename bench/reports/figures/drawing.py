@@ -162,6 +162,27 @@ def log_axis(axes: Axes, values: Iterable[float], unit: str, most: int = 6) -> N
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.tick(value, unit)))
 
 
+def seconds_axis(axes: Axes, values: Iterable[float]) -> None:
+    """A log y axis of seconds round `values`, if there are any, with at most five round ticks."""
+    if not (known := list(values)):
+        return
+    low, high = min(known) / 1.5, 1.5 * max(known)
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(FixedLocator(ticks(math.log10(low), math.log10(high), 5)))
+    axes.yaxis.set_minor_locator(FixedLocator([]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: units.tick(value, "s")))
+
+
+def bound_line(axes: Axes, value: float, said: str) -> None:
+    """A line to stay below, or to reach, and what it is."""
+    axes.axhline(value, color=svg.DOCUMENTED, linewidth=1.2, linestyle=(0, (5, 3)))
+    axes.annotate(
+        said, (0, value), (4, 4), ("axes fraction", "data"), "offset points",
+        color=svg.DOCUMENTED, bbox={"facecolor": svg.PAGE, "edgecolor": "none", "pad": 0.5},
+    )  # fmt: skip
+
+
 def ticks(low: float, high: float, most: int) -> list[float]:
     """Round values between 10^low and 10^high, as many as leave room for their labels."""
     least_gap = (high - low) / (1.5 * most)

@@ -12,7 +12,6 @@ from itertools import cycle
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from bench.errors import MeasurementError
 from bench.metrics import Outcome
@@ -42,16 +41,6 @@ class Asked(NamedTuple):
     outcome: Outcome
     trace: Trace | None = None
     problem: str | None = None
-
-
-def arrivals(rate: float, start: float, end: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """When questions arrive: a Poisson process of `rate` a second, given that it has its mean number of them.
-
-    Ascending times from `start` to `end`, (round(rate × (end − start)),). Given their number, arrivals are
-    independent and uniform (Ross, Stochastic Processes, 1996, theorem 2.3.1). So the load offered is the one
-    stated; the number of 200 free arrivals strays from it by more than 7% every third time.
-    """
-    return np.sort(random.uniform(start, end, round(rate * (end - start))))
 
 
 def endless(questions: Sequence[str], random: np.random.Generator) -> Iterator[str]:

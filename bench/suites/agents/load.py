@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench import trial
+from bench.arrivals import poisson
 from bench.errors import MeasurementError
 from bench.suites.agents import coordination, generator
 from bench.suites.agents.coordination import Agents
@@ -142,7 +143,7 @@ class Loads:
         stats, seconds = self._agents.stats, self._seconds / min(1.0, load)
         lead = LEAD_IN * self._seconds
         spans = ((-lead, 0.0), (0.0, seconds))
-        times = [generator.arrivals(load * capacity, *span, self._random) for span in spans]
+        times = [poisson(load * capacity, *span, self._random) for span in spans]
         begin = asyncio.get_running_loop().time() + lead
         asked, before, after = await asyncio.gather(
             generator.open_loop(self._ask, self._questions, np.concatenate(times).tolist(), begin),

@@ -21,9 +21,11 @@ import numpy as np
 
 from bench import process, trial
 from bench.artifacts import Artifact
-from bench.config import LabConfig, SyntheticConfig, TrialConfig
+from bench.config import TrialConfig
+from bench.data_config import SyntheticConfig
 from bench.errors import MeasurementError
 from bench.machine import compute_threads
+from bench.suite_config import LabConfig
 from bench.suites.base import Experiment
 from bench.suites.lab.aa import single_searches
 from bench.suites.memory import search

@@ -19,9 +19,9 @@ from typing import Any
 
 from bench import process
 from bench.artifacts import Artifact
-from bench.config import PeerConfig
 from bench.errors import BenchError, MeasurementError, UsageError
 from bench.machine import compute_threads, faiss
+from bench.suite_config import PeerConfig
 from bench.suites.base import Experiment
 from bench.suites.memory import build as memory_build
 from bench.suites.peers.measure import BATCH, WARM_UP

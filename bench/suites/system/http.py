@@ -11,10 +11,10 @@ from itertools import repeat
 from typing import Any
 
 from bench import trial
+from bench.service import balancing, echoing, serving
 from bench.suites.base import Experiment
 from bench.suites.system import client
 from bench.suites.system.saturation import Turn, saturate, together
-from bench.suites.system.service import balancing, echoing, serving
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 

@@ -17,12 +17,13 @@ import numpy as np
 import psutil
 
 from bench import trial
+from bench.arrivals import poisson
 from bench.machine import usable_cores
 from bench.metrics import Outcome
-from bench.suites.agents.generator import Asked, arrivals, doubt, read_at
+from bench.service import Service, Usage, serving
+from bench.suites.agents.generator import Asked, doubt, read_at
 from bench.suites.base import Experiment
 from bench.suites.system import client
-from bench.suites.system.service import Service, Usage, serving
 from bench.trial import Measurement, Plan, Samples, Work
 from bench.workload import popularity
 from bench.workload.dataset import TextDataset
@@ -133,7 +134,7 @@ async def offer(
     lead = LEAD_IN * seconds
     begin = asyncio.get_running_loop().time() + lead
     spans = ((-lead, 0.0), (0.0, seconds))
-    times = np.concatenate([arrivals(rate, *span, random) for span in spans]).tolist()
+    times = np.concatenate([poisson(rate, *span, random) for span in spans]).tolist()
     probing = np.arange(0.0, seconds, _PROBE).tolist()
     async with client.pool(service.port) as searches, client.pool(service.port) as probes:
         searched, probed, before, after, memory = await asyncio.gather(

@@ -16,10 +16,10 @@ import numpy as np
 
 from bench import trial
 from bench.machine import usable_cores
+from bench.service import serving
 from bench.suites.base import Experiment
 from bench.suites.system import client
 from bench.suites.system.saturation import Turn, saturate, together
-from bench.suites.system.service import serving
 from bench.timing import time_each
 from bench.trial import Measurement, Plan, Samples, Work
 from brein import EngineConfig

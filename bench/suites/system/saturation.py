@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from bench.errors import MeasurementError
+from bench.service import Service
 from bench.suites.agents.generator import read_at
 from bench.suites.system import client
-from bench.suites.system.service import Service
 from brein.errors import first_line
 
 _LEAD_IN = 0.25  # of `seconds`, before anything counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import psutil
 
 from bench.errors import MeasurementError
 from bench.orphans import ending_with_the_parent
+from bench.process import THREAD_VARIABLES
 from brein import EngineConfig
 
 _PATIENCE = 120.0  # seconds that a service may take to be ready, and to end
@@ -43,6 +45,19 @@ class Service:
     startup: float
     process: psutil.Process
 
+    @property
+    def host(self) -> str:
+        """Its URL, without a path."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process has not ended."""
+        try:
+            return bool(self.process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
     def usage(self) -> Usage:
         """What it has used so far."""
         times, io = self.process.cpu_times(), self.process.io_counters()
@@ -54,8 +69,13 @@ class Service:
 
 
 @contextmanager
-def serving(argument: Mapping[str, Any], engine: EngineConfig | None = None) -> Iterator[Service]:
-    """The configured engine's service, or another engine's, on a copy of the `folder`; ended in the end."""
+def serving(
+    argument: Mapping[str, Any], engine: EngineConfig | None = None, cores: Sequence[int] | None = None
+) -> Iterator[Service]:
+    """The configured engine's service, or another engine's, on a copy of the `folder`; ended in the end.
+
+    It keeps to `cores`, with as many threads in each pool, where they are given.
+    """
     with tempfile.TemporaryDirectory(dir=argument["scratch"]) as scratch:
         copy = Path(scratch) / "engine"
         shutil.copytree(argument["folder"], copy)
@@ -67,7 +87,8 @@ def serving(argument: Mapping[str, Any], engine: EngineConfig | None = None) -> 
             "server": {"port": port},
         }
         config.write_text(json.dumps(parts))
-        with _started(["-m", "brein", "serve", "--config", str(config)], port, "/health/ready") as service:
+        command = ["-m", "brein", "serve", "--config", str(config)]
+        with _started(command, port, "/health/ready", cores) as service:
             yield service
 
 
@@ -91,19 +112,24 @@ def balancing(service: Service) -> Iterator[Service]:
 
 
 @contextmanager
-def _started(command: Sequence[str], port: int, ready: str) -> Iterator[Service]:
+def _started(
+    command: Sequence[str], port: int, ready: str, cores: Sequence[int] | None = None
+) -> Iterator[Service]:
     """A Python process that serves, from when it is ready until it is told to end.
 
     It ends as well when the thread that started it does.
     """
+    threads = {} if cores is None else dict.fromkeys(THREAD_VARIABLES, str(len(cores)))
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=log,
-            stderr=log,
-            preexec_fn=ending_with_the_parent(),  # noqa: PLW1509  it only calls the kernel
-        )
+        with _confined(cores):  # which it inherits
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                stdout=log,
+                stderr=log,
+                env=os.environ | threads,
+                preexec_fn=ending_with_the_parent(),  # noqa: PLW1509  it only calls the kernel
+            )
         try:
             while not _answers(port, ready):
                 if process.poll() is not None or time.perf_counter() - start > _PATIENCE:
@@ -121,6 +147,20 @@ def _started(command: Sequence[str], port: int, ready: str) -> Iterator[Service]
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def _confined(cores: Sequence[int] | None) -> Iterator[None]:
+    """Keep this thread to cores, where they are given."""
+    if cores is None:
+        yield
+        return
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
 
 
 def _answers(port: int, path: str) -> bool:
