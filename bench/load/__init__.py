@@ -1,1 +1,1 @@
-"""Load: requests on a schedule or from users, what became of each, and how much a service carries."""
+"""Load: when requests arrive, what became of each, and how much of it a service carries."""
