@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.arrivals import Load
+from bench.arrivals import Closed, Load
 from bench.data_config import SyntheticConfig
 from brein.settings import Settings
 
@@ -218,6 +218,9 @@ class LoadObjective(Settings):
     )
 
 
+_GUIDES_USERS = 50, 0.267  # and the seconds each thinks
+
+
 class LoadConfig(Settings):
     """What the load suite puts to a service."""
 
@@ -240,6 +243,18 @@ class LoadConfig(Settings):
     key_variable: str | None = Field(
         min_length=1, description="environment variable that holds that service's API key; null: it has none"
     )
+
+    @model_validator(mode="after")
+    def _documented_is_the_guides(self) -> LoadConfig:
+        """Figures of that name are judged beside those of the guide, so they are to be of its scenario."""
+        model = self.model
+        thinks = (model.users, model.think_time) if isinstance(model, Closed) else None
+        if self.name == "documented" and (self.requests, thinks) != ("search", _GUIDES_USERS):
+            raise ValueError(
+                "name = 'documented' is for searches by the guide's 50 users with 0.267 s think time; give "
+                "another load by a name of its own: load.name=NAME"
+            )
+        return self
 
     @model_validator(mode="after")
     def _capacity_is_of_poisson_arrivals(self) -> LoadConfig:

@@ -84,6 +84,14 @@ def test_every_cell_of_the_load_sweep_composes_and_is_not_taken_for_the_document
         assert f"+profile={composed.name}" in cell
 
 
+@pytest.mark.parametrize("change", ["model.users=51", "model.think_time=1", "requests=ask"])
+def test_another_load_is_not_given_for_the_documented_one(change):
+    assert config.from_overrides(["load=documented", "load.model.seconds=1"]).load.name == "documented"
+    with pytest.raises(UsageError, match=r"load\.name=NAME"):
+        config.from_overrides(["load=documented", f"load.{change}"])
+    assert config.from_overrides(["load=documented", f"load.{change}", "load.name=mine"]).load.name == "mine"
+
+
 @pytest.mark.parametrize(
     ("retrieval", "reranker"), list(product(options("retrieval"), options("retrieval/reranker")))
 )
