@@ -341,6 +341,7 @@ _AGENTS = (
     _share("agents.load.within_objective", "Questions answered within the objective"),
     _per_second("agents.load.throughput", "Questions answered under load", "requests", "agents.load.answers"),
     _ended("agents.load.rejection_rate", "Questions rejected under load", "agents.load", "rejected"),
+    *_latency("agents.load.refusal_time", "Time to reject a question under load", "agents.load.refusal", 95),
     _ended("agents.load.timeout_rate", "Questions timed out under load", "agents.load", "timed out"),
     _ended("agents.load.failure_rate", "Questions failed under load", "agents.load", "failed"),
     _ended("agents.load.degraded_rate", "Answers degraded under load", "agents.load", "degraded"),

@@ -99,6 +99,7 @@ _TABLES = {
     },
     "Agents under load, what became of the questions": {
         "agents.load.rejection_rate": "rejected",
+        "agents.load.refusal_time.p95": "rejected in, p95",
         "agents.load.timeout_rate": "timed out",
         "agents.load.failure_rate": "failed",
         "agents.load.degraded_rate": "answers degraded",

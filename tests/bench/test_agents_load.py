@@ -299,6 +299,21 @@ def test_hops_and_overhead_of_a_load_are_those_of_its_answers(in_virtual_time):
     in_virtual_time(scenario)
 
 
+def test_the_time_to_reject_is_that_of_the_rejected_alone():
+    made = samples(
+        Offered(
+            1.5,
+            10.0,
+            [*asked(None), Asked(1.0, 1.0, 1.003, "rejected", problem="full")],
+            1,
+            {"hippocampus": 0.5},
+        ),
+        5.0,
+    )
+    rows = [row["value"] for one in made for row in one.rows if row["series"] == "agents.load.refusal"]
+    assert rows == [pytest.approx(0.003)]
+
+
 def test_a_degraded_answer_keeps_no_objective_and_is_none_that_counts():
     lacking = [*asked(0.4), *asked(0.4, outcome="degraded")]
     assert Offered(0.5, 10.0, lacking, 1, {}).within(0.45) == 0.5
@@ -312,7 +327,7 @@ def test_a_doubt_of_a_load_is_one_of_all_that_is_made_of_its_questions():
     why = doubt(bad)
     cast = doubts([good, bad], 0.45)
     assert why
-    for series in ("", ".answers", ".within_objective", ".hop", ".overhead"):
+    for series in ("", ".answers", ".within_objective", ".refusal", ".hop", ".overhead"):
         assert cast.pop(f"agents.load{series} 90%") == why
     assert cast == dict.fromkeys(["agents.utilisation", "agents.sustained_rate"], f"at 90%: {why}")
 

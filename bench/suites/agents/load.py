@@ -33,6 +33,7 @@ _OF_QUESTIONS = (
     "agents.load",
     "agents.load.answers",
     "agents.load.within_objective",
+    "agents.load.refusal",
     "agents.load.hop",
     "agents.load.overhead",
 )  # series of a load
@@ -170,11 +171,14 @@ def samples(offered: Offered, objective: float) -> list[Samples]:
     label = offered.label
     requests, answers = Samples("agents.load", load=label), Samples("agents.load.answers", load=label)
     hops, overhead = Samples("agents.load.hop", load=label), Samples("agents.load.overhead", load=label)
+    refusals = Samples("agents.load.refusal", load=label)
     waits = {
         agent: Samples("agents.load.queue_wait", agent=agent, load=label) for agent in offered.utilisation
     }
     for one in offered.asked:
         requests.add(one.ended - one.intended, one.intended, outcome=one.outcome)
+        if one.outcome == "rejected":
+            refusals.add(one.ended - one.intended, one.intended)
         if one.trace:
             for agent, times in one.trace.agents.items():
                 waits[agent].add(times.queue_wait, one.intended)
@@ -188,7 +192,7 @@ def samples(offered: Offered, objective: float) -> list[Samples]:
     ]
     busiest = Samples.of(max(offered.utilisation.values()), "agents.load.busiest", load=label)
     kept = Samples.of(offered.within(objective), "agents.load.within_objective", load=label)
-    return [requests, answers, kept, hops, overhead, *busy, busiest, *waits.values()]
+    return [requests, answers, kept, refusals, hops, overhead, *busy, busiest, *waits.values()]
 
 
 def sustained(offered: Sequence[Offered], capacity: float, objective: float) -> list[Samples]:
