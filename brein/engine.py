@@ -203,8 +203,9 @@ class Engine:
         self.strengthen([hit.id for hit in found.hits[: self.config.retrieval.mesh.co_retrieved]])
         return found
 
-    def recall(self, query: str, k: int = 10, where: Where | None = None) -> Retrieval | None:
-        """What `retrieve` finds in memory, or None where it would have to look further.
+    def recall(self, query: str, k: int = 10, where: Where | None = None) -> bytes | None:
+        """What `retrieve` finds in memory, as `codec.encode_retrieval` writes it; None where it would have to
+        look further.
 
         It waits for nothing, so an event loop may ask it; None, too, where use teaches a mesh.
 
@@ -214,8 +215,7 @@ class Engine:
         text = self._check_asked(query, k)
         if self._taught is not None:
             return None
-        kept = self._caches.search.peek(_key(self._state, text, k, where, None))
-        return None if kept is None else codec.decode_retrieval(kept)
+        return self._caches.search.peek(_key(self._state, text, k, where, None))
 
     def analyse(self, query: str) -> Analysis:
         """What a retrieval finds out about a text: its complexity, strategy, and how long it will take."""

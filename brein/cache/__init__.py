@@ -36,7 +36,7 @@ class SearchCacheConfig(Settings):
 
     maxsize: int = Field(10_000, ge=0, description="entries; 0 switches the cache off")
     ttl: float = Field(1800, gt=0, description="seconds an entry lives")
-    compression: bool = Field(True, description="compress values with zlib, in every level")
+    compression: bool = Field(True, description="compress values with zlib in Redis and on disk")
 
 
 class RedisConfig(Settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class CacheStats:
 
 
 class Cache(ABC):
-    """Maps keys, digests of 16 bytes, to values sealed by `codec.seal`.
+    """Maps keys, digests of 16 bytes, to values, which `codec.seal` has sealed unless it is `in_process`.
 
     Bounded in entries (0 switches the cache off), in bytes of values, and in seconds of life: the expired,
     then the least recently used make room. Safe to use from several threads. No operation raises for a
     reason that lies in the cache; a cache that fails or is closed finds nothing.
     """
+
+    in_process: ClassVar[bool] = False  # whether it keeps values in this process's memory
 
     @abstractmethod
     def get(self, key: bytes) -> bytes | None:

@@ -1,9 +1,10 @@
 """Cached values as bytes in stated formats; nothing is ever unpickled.
 
-A vector is its float32 components, little-endian. A retrieval is a JSON object with the names of its fields,
-in which a number may be Infinity, too. Whoever keeps one keeps `RETRIEVAL_FORM` in its key.
+A vector is its float32 components, little-endian. A retrieval is a JSON object of its fields and what follows
+from them, in which a number that is not finite is a text; it is what the service answers. Whoever keeps one
+keeps `RETRIEVAL_FORM` in its key.
 
-Every cache level holds a value in an envelope, all numbers little-endian:
+Outside this process's memory a value is kept in an envelope, all numbers little-endian:
 
     byte 0       0xB1, which also says the version of this format
     byte 1       flags: bit 0 set where the payload is compressed with zlib; the others are 0
@@ -29,7 +30,7 @@ from brein.records import Retrieval
 
 LONGEST = 1 << 53  # bytes of values; up to here sizes are exact in Redis, whose scripts count in doubles
 
-RETRIEVAL_FORM = 3  # raised with every change of a retrieval's bytes, and of what they mean
+RETRIEVAL_FORM = 4  # raised with every change of a retrieval's bytes, and of what they mean
 
 _RETRIEVAL = TypeAdapter(Retrieval)
 _FORMAT = 0xB1
@@ -88,7 +89,16 @@ def decode_vector(data: bytes) -> npt.NDArray[np.float32]:
 
 def encode_retrieval(retrieval: Retrieval) -> bytes:
     """A retrieval → bytes."""
-    return to_json(retrieval, inf_nan_mode="constants")
+    content = {
+        "hits": retrieval.hits,
+        "strategy": retrieval.strategy,
+        "analysis": retrieval.analysis,
+        "stages": retrieval.stages,
+        "degraded": retrieval.degraded,
+        "partial": bool(retrieval.missing),
+        "missing_shards": [*retrieval.missing],
+    }
+    return to_json(content, inf_nan_mode="strings")
 
 
 def decode_retrieval(data: bytes) -> Retrieval:

@@ -18,6 +18,8 @@ class MemoryCache(Cache):
     and never goes back.
     """
 
+    in_process = True
+
     def __init__(
         self,
         maxsize: int,

@@ -22,11 +22,11 @@ def digest(key: str) -> bytes:
 class TieredCache:
     """Cache levels by name, the fastest first. Keys are texts and values plain bytes here.
 
-    The levels, the first included, keep digests of the keys, and values sealed once, with `compression` where
-    that makes them smaller. Each level counts the life of a value from when it got it. What was read or
-    computed before `set`, `invalidate` or `clear` is never stored after it. Safe to use from several threads;
-    `patience` is how many seconds `get_or_compute` waits for another thread's computation before it does its
-    own.
+    The levels keep digests of the keys, and values sealed once, with `compression` where that makes them
+    smaller; a first level in this process's memory keeps them as they are. Each level counts the life of a
+    value from when it got it. What was read or computed before `set`, `invalidate` or `clear` is never stored
+    after it. Safe to use from several threads; `patience` is how many seconds `get_or_compute` waits for
+    another thread's computation before it does its own.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class TieredCache:
         self.levels = dict(levels)
         (self._first, self._fastest), *slower = self.levels.items()
         self._slower = dict(slower)
+        self._plain = self._fastest.in_process
         self._compression = compression
         self._patience = patience
         # One for each first byte of a digest, over writing any level; taken before the next.
@@ -53,12 +54,11 @@ class TieredCache:
 
         It takes no I/O and waits for none: fit for an event loop.
         """
-        sealed = self._fastest.peek(digest(key))
-        return None if sealed is None else codec.unseal(sealed)
+        return self._opened(self._fastest.peek(digest(key)))
 
     def set(self, key: str, value: bytes, promote: bool = True) -> None:
         """Keep a value in every level; without `promote` in the first only, and then in no other."""
-        sealed, entry = codec.seal(value, self._compression), digest(key)
+        entry, sealed = digest(key), self._sealed(value)
         with self._writing[entry[0]]:
             for level in self._slower.values():
                 if promote:
@@ -67,7 +67,7 @@ class TieredCache:
                     level.delete(entry)
             with self._lock:
                 self._supersede(entry)
-                self._fastest.set(entry, sealed)
+                self._fastest.set(entry, value if self._plain else sealed)
 
     def get_or_compute(self, key: str, compute: Callable[[], bytes]) -> tuple[bytes, str]:
         """The value and the level that had it, or what `compute` returns and "miss", kept in every level.
@@ -76,8 +76,8 @@ class TieredCache:
         raises, they all raise; nothing is kept then, and the next call computes anew.
         """
         entry, landed = digest(key), self._landed
-        if (sealed := self._fastest.get(entry)) is not None:
-            return codec.unseal(sealed), self._first
+        if (value := self._opened(self._fastest.get(entry))) is not None:
+            return value, self._first
         with self._lock:
             flight = self._flights.get(entry)
             if leads := flight is None:
@@ -122,8 +122,8 @@ class TieredCache:
             level.close()
 
     def _get(self, entry: bytes) -> tuple[bytes | None, str]:
-        if (sealed := self._fastest.get(entry)) is not None:
-            return codec.unseal(sealed), self._first
+        if (value := self._opened(self._fastest.get(entry))) is not None:
+            return value, self._first
         return self._get_slower(entry)
 
     def _get_slower(self, entry: bytes) -> tuple[bytes | None, str]:
@@ -131,8 +131,9 @@ class TieredCache:
         missed: list[Cache] = []
         for name, level in self._slower.items():
             if (sealed := level.get(entry)) is not None:
-                self._store(entry, sealed, missed, epoch)
-                return codec.unseal(sealed), name
+                value = codec.unseal(sealed)
+                self._store(entry, value, sealed, missed, epoch)
+                return value, name
             missed.append(level)
         return None, MISS
 
@@ -144,7 +145,7 @@ class TieredCache:
             if value is None:
                 epoch = self._epoch
                 value = compute()
-                self._store(entry, codec.seal(value, self._compression), self._slower.values(), epoch)
+                self._store(entry, value, self._sealed(value), self._slower.values(), epoch)
         except BaseException as error:
             self._land(flight, entry)
             flight.set_exception(error)
@@ -159,15 +160,23 @@ class TieredCache:
             if self._flights.get(entry) is flight:  # not when it was superseded
                 del self._flights[entry]
 
-    def _store(self, entry: bytes, sealed: bytes, slower: Iterable[Cache], epoch: int) -> None:
+    def _store(self, entry: bytes, value: bytes, sealed: bytes, slower: Iterable[Cache], epoch: int) -> None:
         """Keep what was found or begun at `epoch` in the first level and in `slower`, unless it is stale."""
         with self._writing[entry[0]]:
             with self._lock:
                 if epoch != self._epoch:
                     return
-                self._fastest.set(entry, sealed)
+                self._fastest.set(entry, value if self._plain else sealed)
             for level in slower:
                 level.set(entry, sealed)
+
+    def _sealed(self, value: bytes) -> bytes:
+        """The value as levels that keep it sealed take it; as it is where there are none."""
+        return value if self._plain and not self._slower else codec.seal(value, self._compression)
+
+    def _opened(self, kept: bytes | None) -> bytes | None:
+        """What the first level kept, as a value."""
+        return kept if self._plain or kept is None else codec.unseal(kept)
 
     def _supersede(self, entry: bytes) -> None:
         self._epoch += 1

@@ -115,16 +115,7 @@ def _add_memory(app: FastAPI, service: Service, config: ServerConfig) -> None:
     @app.post("/v1/search", response_model=schema.Found, responses=_problems(*_BODY))
     async def search(asked: Question) -> Response:
         """Find the documents that answer a text best."""
-        retrieval = await service.search(asked.query, asked.k, asked.conditions)
-        return _reply(
-            schema.Found.model_construct(
-                hits=retrieval.hits,
-                strategy=retrieval.strategy,
-                degraded=retrieval.degraded,
-                partial=bool(retrieval.missing),
-                missing_shards=tuple(retrieval.missing),
-            )
-        )
+        return _json(await service.search(asked.query, asked.k, asked.conditions))
 
     @app.post("/v1/ask", response_model=schema.Answered, responses=_problems(*_BODY, 502))
     async def ask(asked: Question) -> Response:
@@ -201,7 +192,11 @@ def _add_docs(app: FastAPI) -> None:
 
 
 def _reply(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(), media_type="application/json")
+    return _json(answer.model_dump_json())
+
+
+def _json(text: str | bytes) -> Response:
+    return Response(text, media_type="application/json")
 
 
 # --- errors ------------------------------------------------------------------------------------------

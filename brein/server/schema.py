@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 from typing_extensions import TypedDict
 
-from brein.records import Emotion, Hit, Strategy
+from brein.records import Analysis, Emotion, Hit, Stage, Strategy
 from brein.server.config import ServerConfig
 from brein.storage import filters
 from brein.texts import MAX_QUESTION
@@ -153,12 +153,16 @@ def requests(config: ServerConfig) -> tuple[type[Question], type[NewDocuments]]:
 class Found(BaseModel):
     """Documents that answer a text, best first.
 
-    `degraded` says which stages of the search were meant to take part and did not, and why. `partial`: shards
-    of the index, which `missing_shards` numbers, did not answer, and what they hold is not among the hits.
+    `analysis` and `stages` tell how they were found, by the search that was made: where a cache has kept what
+    it found, that was an earlier one. `degraded` says which stages were meant to take part and did not, and
+    why. `partial`: shards of the index, which `missing_shards` numbers, did not answer, and what they hold is
+    not among the hits. The bytes are those of `brein.cache.codec.encode_retrieval`.
     """
 
     hits: tuple[Hit, ...]
     strategy: Strategy
+    analysis: Analysis
+    stages: tuple[Stage, ...]
     degraded: str | None
     partial: bool
     missing_shards: tuple[int, ...]

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from brein.agents import Coordinator, Response
+from brein.cache import codec
 from brein.config import EngineConfig
 from brein.engine import Engine
 from brein.metrics import CONNECTIONS_CLOSED, Kind, Reading, outcome_of
 from brein.monitoring import Monitoring, MonitoringConfig
-from brein.records import Answer, Document, Emotion, Retrieval
+from brein.records import Answer, Document, Emotion
 from brein.scaling.cluster import ClusterEngine, shard_readings
 from brein.scaling.config import ScalingConfig
 from brein.server.connections import LEFT
@@ -97,15 +98,17 @@ class Service:
 
     # --- what is asked, and counted ------------------------------------------------------------------
 
-    async def search(self, query: str, k: int, where: Where | None) -> Retrieval:
-        """What the engine recalls, else as `Coordinator.search`; no agent hears of what is recalled.
+    async def search(self, query: str, k: int, where: Where | None) -> bytes:
+        """What the engine recalls, else what `Coordinator.search` finds, as `codec.encode_retrieval` does it.
 
-        To wake a thread up takes longer than to recall.
+        No agent hears of what is recalled: to wake a thread up takes longer than to recall.
         """
         with self._counted("search"):
             coordinator = self.coordinator
             recalled = None if self.engine is None else self.engine.recall(query, k, where)
-            return recalled or await coordinator.search(query, k, where)
+            if recalled is not None:
+                return recalled
+            return codec.encode_retrieval(await coordinator.search(query, k, where))
 
     async def ask(self, query: str, k: int, where: Where | None) -> Response[Emotion, Answer]:
         """As `Coordinator.ask`."""

@@ -29,8 +29,8 @@ from bench.trial import frame
 from bench.workload import popularity, prose
 from bench.workload.dataset import TextDataset
 from brein import Document, Engine, EngineConfig
-from brein.records import Query
-from brein.server.schema import Found
+from brein.cache import codec
+from brein.records import Analysis, Complexity, Query, Retrieval, Stage
 
 DOCUMENTS, QUERIES = 200, 40
 SETTINGS = {"k": 5, "rate": 50.0, "seconds": 1.2, "processes": [1, 2], "clients": 2}
@@ -191,10 +191,11 @@ def test_a_service_ends_with_a_lab_that_is_killed():
 # --- what the clients see of a server of our own -------------------------------------------------------
 
 
-def body_of_hits(**lacks):
-    """The body of an answer to a search."""
-    whole = {"hits": (), "strategy": "single_stage", "degraded": None, "partial": False, "missing_shards": ()}
-    return Found(**{**whole, **lacks}).model_dump_json().encode()
+def body_of_hits(skipped=None, missing=()):
+    """The body of an answer to a search that shards took no part in, and, for a reason, a stage."""
+    analysis = Analysis("why?", "why?", Complexity(0.1, 0.2, 0.3, 0.4), "single_stage")
+    stage = Stage("rerank", 0.01, 3, 0, skipped, dict.fromkeys(missing, "gone"))
+    return codec.encode_retrieval(Retrieval((), analysis, "single_stage", (stage,)))
 
 
 def in_http(status=200, body=b""):
@@ -252,8 +253,8 @@ def saturated(answer, requests=None, seconds=0.2, clients=2):
 
 def test_only_an_answer_that_lacks_nothing_is_whole():
     assert client.Answer(200, body_of_hits()).is_whole
-    assert not client.Answer(200, body_of_hits(degraded="rerank: it spent its budget")).is_whole
-    assert not client.Answer(200, body_of_hits(partial=True, missing_shards=(3,))).is_whole
+    assert not client.Answer(200, body_of_hits("it spent its budget")).is_whole
+    assert not client.Answer(200, body_of_hits(missing=(3,))).is_whole
     assert not client.Answer(503, body_of_hits()).is_whole
 
 
@@ -261,7 +262,7 @@ def test_only_an_answer_that_lacks_nothing_is_whole():
     ("said", "outcome", "problem"),
     [
         (in_http(200, body_of_hits()), "answered", None),
-        (in_http(200, body_of_hits(degraded="rerank: slow")), "degraded", "rerank: slow"),
+        (in_http(200, body_of_hits("slow")), "degraded", "rerank: slow"),
         (in_http(503), "rejected", "status 503"),
         (in_http(504), "timed out", "status 504"),
         (in_http(500), "failed", "status 500"),
@@ -292,7 +293,7 @@ def test_clients_count_the_answers_of_their_seconds():
     assert turn.answers == turn.whole <= 3 * 21
     assert turn.answers > 3 * 5
     assert (turn.limit, turn.lack) == ("", "")
-    degraded = saturated(always(in_http(200, body_of_hits(degraded="slow")), seconds=0.05))
+    degraded = saturated(always(in_http(200, body_of_hits("slow")), seconds=0.05))
     assert degraded.lack == f"{degraded.answers} of {degraded.answers} answers were degraded"
 
 

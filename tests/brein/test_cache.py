@@ -390,14 +390,15 @@ def test_the_bytes_of_a_retrieval_are_those_of_their_form():
     complexity = Complexity(length=1.0, rarity=0.5, clauses=0.25, ambiguity=0.0)
     analysis = Analysis("q", "q s", complexity, "two_stage", 0.5)
     retrieval = Retrieval(
-        (Hit("a", -math.inf, "é"),), analysis, "multi_stage", (Stage("mesh", 0.1, 2, 3, "late"),)
+        (Hit("a", -math.inf, "é"),), analysis, "multi_stage", (Stage("mesh", 0.1, 2, 3, "late", {1: "gone"}),)
     )
     assert (codec.RETRIEVAL_FORM, codec.encode_retrieval(retrieval).decode()) == (
-        3,
-        '{"hits":[{"id":"a","score":-Infinity,"text":"é"}],"analysis":{"original":"q","expanded":"q s",'
-        '"complexity":{"length":1.0,"rarity":0.5,"clauses":0.25,"ambiguity":0.0},"strategy":"two_stage",'
-        '"estimated_latency":0.5},"strategy":"multi_stage","stages":[{"name":"mesh","seconds":0.1,"given":2,'
-        '"found":3,"skipped":"late","missing":{}}]}',
+        4,
+        '{"hits":[{"id":"a","score":"-Infinity","text":"é"}],"strategy":"multi_stage",'
+        '"analysis":{"original":"q","expanded":"q s","complexity":{"length":1.0,"rarity":0.5,"clauses":0.25,'
+        '"ambiguity":0.0},"strategy":"two_stage","estimated_latency":0.5},"stages":[{"name":"mesh","seconds":0.1,'
+        '"given":2,"found":3,"skipped":"late","missing":{"1":"gone"}}],'
+        '"degraded":"mesh: late; shard 1: gone","partial":true,"missing_shards":[1]}',
     )
 
 

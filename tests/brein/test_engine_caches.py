@@ -52,7 +52,7 @@ def test_what_was_retrieved_is_recalled_from_memory_until_a_write(tmp_path):
         engine.ingest(DOCUMENTS)
         assert engine.recall("note 3", 5) is None
         found = engine.retrieve("note 3", 5)
-        assert engine.recall("note 3", 5) == found
+        assert codec.decode_retrieval(engine.recall("note 3", 5)) == found
         assert engine.recall("note 3", 6) is None
         assert engine.recall("note 3", 5, {"n": 3}) is None
         for wrong in ({"query": ""}, {"query": "note 3", "k": 0}, {"query": "note 3", "where": {"n": {}}}):
@@ -84,7 +84,7 @@ def test_nothing_is_recalled_where_use_teaches_a_mesh(tmp_path):
         off = config.retrieval.mesh.model_copy(update={"enabled": False})
         engine.retune(config.retrieval.model_copy(update={"mesh": off}))
         found = engine.retrieve("note 3", 5)
-        assert engine.recall("note 3", 5) == found
+        assert codec.decode_retrieval(engine.recall("note 3", 5)) == found
 
 
 def test_results_in_an_older_form_are_not_taken(tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_results_in_an_older_form_are_not_taken(tmp_path, monkeypatch):
         older.setattr(codec, "RETRIEVAL_FORM", codec.RETRIEVAL_FORM - 1)
         older.setattr(codec, "encode_retrieval", lambda retrieval: b'{"hits": []}')
         engine.ingest(DOCUMENTS)
-        with pytest.raises(ValueError, match="analysis"):
+        with pytest.raises(ValueError, match="strategy"):
             engine.search("note 3", 5)
     with Engine.open(config) as engine:
         assert len(engine.search("note 3", 5)) == 5

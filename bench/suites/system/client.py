@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Self
 
-# How the answer to a search ends that lacks nothing (`brein.server.schema.Found`): cheaper than to parse it.
+# How the answer to a search ends that lacks nothing (`brein.cache.codec`): cheaper than to parse it.
 _WHOLE = b'"degraded":null,"partial":false,"missing_shards":[]}'
 
 
