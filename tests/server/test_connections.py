@@ -1,5 +1,6 @@
 """Connections that send nothing, too little, or too many at once; clients that leave, or do not read."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -8,6 +9,8 @@ import time
 
 import pytest
 from structlog.testing import capture_logs
+
+from brein.server.connections import Gathering
 
 HEAD = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SOON = 0.2  # seconds
@@ -168,3 +171,70 @@ def test_what_is_refused_in_its_body_is_one_line_under_the_clients_own_id(runnin
     assert b'"request_id":"mine"' in received
     [line] = lines
     assert (line["event"], line["route"], line["status"]) == ("request", "/v1/search", 408)
+
+
+# --- what is written in one turn of the event loop -----------------------------------------------------
+
+
+def gathered(scenario):
+    """Run `scenario(transport, received)`: a gathering transport, and what its peer has got so far."""
+    here, there = socket.socketpair()
+    there.setblocking(False)
+
+    def received():
+        with contextlib.suppress(BlockingIOError):
+            return there.recv(1 << 20)
+        return None
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=here)
+        await scenario(Gathering(transport, loop), received)
+        transport.abort()
+
+    with there:
+        asyncio.run(run())
+
+
+def test_what_is_written_in_one_turn_is_sent_in_one_piece():
+    async def scenario(transport, received):
+        transport.write(b"head")
+        transport.write(b"body")
+        assert (received(), transport.get_write_buffer_size()) == (None, 8)
+        await asyncio.sleep(0)
+        assert (received(), transport.get_write_buffer_size()) == (b"headbody", 0)
+        transport.write(b"next")
+        await asyncio.sleep(0)
+        assert received() == b"next"
+
+    gathered(scenario)
+
+
+def test_much_is_sent_at_once_so_that_flow_control_sees_it():
+    async def scenario(transport, received):
+        transport.write(b"x")
+        transport.write(b"y" * 65536)
+        assert received() == b"x" + b"y" * 65536
+        transport.write(b"z")
+        await asyncio.sleep(0)
+        assert received() == b"z"
+
+    gathered(scenario)
+
+
+def test_what_is_held_back_is_sent_before_a_close_and_not_after_an_abort():
+    async def closed(transport, received):
+        transport.write(b"the last")
+        transport.close()
+        await asyncio.sleep(0)
+        assert (received(), transport.is_closing()) == (b"the last", True)
+
+    async def aborted(transport, received):
+        transport.write(b"never")
+        transport.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert received() == b""
+
+    gathered(closed)
+    gathered(aborted)
