@@ -145,7 +145,8 @@ async def offer(
             read_at(begin + seconds, service.memory),
         )
     used = Usage(after.cpu - before.cpu, after.disk - before.disk)
-    return Seen(seconds, searched, probed, used, memory)
+    # How late one was sent says nothing of the way: no load depends on it.
+    return Seen(seconds, searched, [one._replace(intended=one.sent) for one in probed], used, memory)
 
 
 async def _send_at(
