@@ -23,6 +23,7 @@ from bench.errors import MeasurementError
 from bench.orphans import ending_with_the_parent
 from bench.process import THREAD_VARIABLES
 from brein import EngineConfig
+from brein.errors import first_line
 
 _PATIENCE = 120.0  # seconds that a service may take to be ready, and to end
 _LOOK = 0.01  # seconds between two looks
@@ -163,13 +164,26 @@ def _confined(cores: Sequence[int] | None) -> Iterator[None]:
         os.sched_setaffinity(0, usable)
 
 
-def _answers(port: int, path: str) -> bool:
+def ask(port: int, path: str) -> tuple[int, bytes]:
+    """The status and body that a server on this machine answers a GET with; through no proxy.
+
+    Raises:
+        OSError: there was no answer, or none that is HTTP.
+    """
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_LONGEST_LOOK)) as connection:
         try:
             connection.request("GET", path)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except http.client.HTTPException as error:
+            raise ConnectionError(first_line(error)) from None
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        return ask(port, path)[0] == 200
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import psutil
 
 from bench.arrivals import Step
-from bench.service import Service
+from bench.service import Service, ask
 
 _EVERY = 1.0  # seconds between two readings: one costs the service some milliseconds
 # What the service itself counts, by the names of brein/metrics.py and the labels that choose among them.
@@ -24,7 +23,6 @@ _MISSES = "brein_cache_misses_total"
 _BUSY = "brein_agent_busy_seconds_total"
 _SLOTS = "brein_agent_slots"
 _REJECTED = "brein_agent_rejected_total"
-_PATIENCE = 5.0  # seconds that the service may take to say it
 
 Counts = dict[str, dict[frozenset[tuple[str, str]], float]]
 
@@ -118,7 +116,7 @@ def watching(service: Service) -> Iterator[Watched]:
 
 
 def _read(service: Service) -> Reading:
-    counts = _counts(service.host)
+    counts = _counts(service.port)
     hits = {labels: n for labels, n in counts.get(_HITS, {}).items() if ("cache", "search") in labels}
     asked = [found + counts[_MISSES][level] for level, found in hits.items()]
     loop = next(one for one in service.process.threads() if one.id == service.process.pid)
@@ -143,14 +141,15 @@ def _by_agent(counts: Counts, name: str) -> dict[str, float]:
     return {dict(labels)["agent"]: value for labels, value in counts.get(name, {}).items()}
 
 
-def _counts(host: str) -> Counts:
+def _counts(port: int) -> Counts:
     """What a service says of itself: values by name and labels."""
     from prometheus_client.parser import text_string_to_metric_families  # a peer's environment may lack it
 
-    with urllib.request.urlopen(f"{host}/metrics", timeout=_PATIENCE) as answer:  # noqa: S310  our own service
-        text = answer.read().decode()
+    status, text = ask(port, "/metrics")
+    if status != 200:
+        raise ConnectionError(f"/metrics answered {status}")
     counts: Counts = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
             counts.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
     return counts
